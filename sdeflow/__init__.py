@@ -1,0 +1,42 @@
+"""sdeflow: solve SDEs, their reversals and their probability flows; compute likelihoods; compare solvers.
+
+A process says what moves, a method says how it is stepped, a path of noise says what drives it, and a generative model is
+a plug-in that supplies the learned part of a process.
+"""
+
+from sdeflow import laws, processes
+from sdeflow.brownian import BrownianPath
+from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
+from sdeflow.processes import (
+    ODE,
+    SDE,
+    Process,
+    continuity_residual,
+    fokker_planck_residual,
+    nelson_score,
+)
+from sdeflow.solvers import Method, Solution, Status, methods, solve
+
+__all__ = [
+    "ODE",
+    "SDE",
+    "ArgumentError",
+    "BrownianPath",
+    "Method",
+    "MethodError",
+    "Process",
+    "SdeflowError",
+    "SdeflowWarning",
+    "Solution",
+    "SolveError",
+    "Status",
+    "continuity_residual",
+    "fokker_planck_residual",
+    "laws",
+    "methods",
+    "nelson_score",
+    "processes",
+    "solve",
+]
+
+__version__ = "0.1.0"

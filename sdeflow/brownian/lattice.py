@@ -1,0 +1,107 @@
+"""The times a Brownian path is known at: cells, and beneath each a dyadic lattice.
+
+A *position* is an integer: ``k * 2**DEPTH`` is the left edge of cell k, and the integers between two edges
+are 2^32 equal steps across the cell. A time is rounded to the nearest position once, here; beyond this file
+there are no floating-point times, so nothing is drawn twice or left out because two times differ in their
+last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+
+__all__ = ["DEPTH", "EqualCells", "GivenCells", "Lattice"]
+
+DEPTH = 32  # halvings of a cell: finer than any step worth taking, at no more than 32 levels a time
+EDGE_ROUNDING = 8  # in units of eps * max(|t0|, |t1|): what k * dt, linspace or adding a few steps loses
+
+
+class Lattice(ABC):
+    """Cells between ``t0`` and ``t1``, numbered from 0.
+
+    Arguments:
+        t0: The left edge of the first cell.
+        t1: The right edge of the last cell.
+        count: The number of cells.
+    """
+
+    def __init__(self, t0: float, t1: float, count: int) -> None:
+        self.t0 = t0
+        self.t1 = t1
+        self.count = count
+        self._edge_slack = EDGE_ROUNDING * max(abs(t0), abs(t1))
+
+    @abstractmethod
+    def edge(self, k: int) -> float:
+        """The left edge of cell k; that of ``k = count`` is t1."""
+
+    @abstractmethod
+    def length(self, k: int) -> float:
+        """The length of cell k."""
+
+    @abstractmethod
+    def cell_of(self, t: float) -> int:
+        """The cell around t; near an edge, to rounding, either of the two."""
+
+    def position(self, t: float, eps: float) -> int:
+        """The nearest position to a time in [t0, t1].
+
+        Arguments:
+            t: A time.
+            eps: The relative rounding of t. An edge this close to t (8 eps) *is* t, so that a grid computed
+                another way, or in float32, still meets the edges.
+        """
+        k = self.cell_of(t)
+        left, right = self.edge(k), self.edge(k + 1)
+        before, after = t - left, right - t
+        if min(before, after) <= self._edge_slack * eps:
+            return (k if before <= after else k + 1) << DEPTH
+        return (k << DEPTH) + round(math.ldexp(before / (right - left), DEPTH))
+
+
+class EqualCells(Lattice):
+    """``count`` cells of equal length.
+
+    Example:
+        >>> cells = EqualCells(0.0, 1.0, 10)
+        >>> cells.position(3 * 0.1, eps=2.0**-52) == 3 << DEPTH
+        True
+    """
+
+    def __init__(self, t0: float, t1: float, count: int) -> None:
+        super().__init__(t0, t1, count)
+        self._length = (t1 - t0) / count
+
+    def edge(self, k: int) -> float:
+        return self.t1 if k == self.count else self.t0 + k * self._length
+
+    def length(self, k: int) -> float:
+        return self._length
+
+    def cell_of(self, t: float) -> int:
+        return min(int((t - self.t0) / self._length), self.count - 1)
+
+
+class GivenCells(Lattice):
+    """The cells between given edges, strictly increasing.
+
+    Example:
+        >>> GivenCells([0.0, 0.1, 1.0]).position(0.1, eps=2.0**-52) == 1 << DEPTH
+        True
+    """
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        super().__init__(edges[0], edges[-1], len(edges) - 1)
+        self._edges = list(edges)
+
+    def edge(self, k: int) -> float:
+        return self._edges[k]
+
+    def length(self, k: int) -> float:
+        return self._edges[k + 1] - self._edges[k]
+
+    def cell_of(self, t: float) -> int:
+        return min(bisect_right(self._edges, t), self.count) - 1

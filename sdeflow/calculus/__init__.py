@@ -1,0 +1,17 @@
+"""Derivatives on batches: divergences, and what a state-dependent noise adds to a drift."""
+
+from sdeflow.calculus.derivatives import diagonal, divergence, gradient, hutchinson, jacobian
+from sdeflow.calculus.noise import NOISES, apply_covariance, apply_diffusion, covariance, noise_terms
+
+__all__ = [
+    "NOISES",
+    "apply_covariance",
+    "apply_diffusion",
+    "covariance",
+    "diagonal",
+    "divergence",
+    "gradient",
+    "hutchinson",
+    "jacobian",
+    "noise_terms",
+]

@@ -1,0 +1,142 @@
+"""Where sdeflow calls a user's function: its time is prepared, its answer is checked.
+
+Inside the library time is a float64 tensor that broadcasts against the state, so that coefficients near a singular end
+keep their digits. A user's function is given time in the dtype and on the device of x, still broadcasting, and never
+rounded onto an end of the interval that has not been reached: in float32, 1 − 1e-9 would be 1, where a score is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdeflow.errors import ArgumentError
+from sdeflow.types import Time
+
+__all__ = ["UserField", "as_time", "check_interval", "state_time"]
+
+
+def as_time(t: Time, x: Tensor) -> Tensor:
+    """A time as a float64 tensor that broadcasts against x: 0-d, or ``(B, 1, …, 1)`` with one time per row."""
+    if not isinstance(t, Tensor):
+        return torch.tensor(float(t), dtype=torch.float64, device=x.device)
+    if t.dtype is not torch.float64 or t.device != x.device:
+        t = t.to(x.device, torch.float64)
+    if t.ndim == 0 or (t.ndim == x.ndim and t[0].numel() == 1):
+        return t
+    if t.numel() == 1:
+        return t.reshape(())
+    if t.shape == x.shape[:1]:
+        return t.reshape(-1, *[1] * (x.ndim - 1))
+    raise ArgumentError(
+        f"the time has shape {tuple(t.shape)} for a state of shape {tuple(x.shape)}. "
+        f"Give a number, a 0-d tensor, or one time per row with shape ({len(x)},)."
+    )
+
+
+def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
+    """A time in the dtype of x, moved inward by one rounding unit where rounding put it on an end it had not reached."""
+    if isinstance(t, Tensor) and t.dtype is x.dtype and t.ndim == 0 and t.device == x.device:
+        return t  # the fast path of every solver: times are prepared once for the whole grid
+    exact = as_time(t, x)
+    rounded = exact.to(x.dtype)
+    if x.dtype is torch.float64:
+        return rounded
+    for end, inside in (interval, interval[::-1]):
+        edge, inward = (rounded.new_tensor(value) for value in (end, inside))
+        overshot = (exact < end) & (rounded >= edge) if inside < end else (exact > end) & (rounded <= edge)
+        rounded = torch.where(overshot, torch.nextafter(edge, inward), rounded)
+    return rounded
+
+
+def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    """(t0, t1) as floats, t0 < t1, both finite."""
+    try:
+        start, end = (float(value) for value in interval)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"interval={interval!r} is not a pair of numbers (t0, t1).") from None
+    if not (start < end and abs(start) < float("inf") and abs(end) < float("inf")):
+        raise ArgumentError(
+            f"interval={interval!r} is empty or not finite; give (t0, t1) with t0 < t1. "
+            f"The direction of a process is not in its interval."
+        )
+    return start, end
+
+
+def _describe(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+
+
+def _in_dtype(name: str, value: Any, x: Tensor) -> Tensor:
+    if isinstance(value, (int, float)):
+        return torch.tensor(float(value), dtype=x.dtype, device=x.device)
+    if not isinstance(value, Tensor):
+        raise ArgumentError(f"the {name} returned {_describe(value)}; return a tensor.")
+    # Half precision is what autocast returns, and a 0-d tensor is a number: neither says what the state should be.
+    if value.ndim == 0 or value.dtype in (torch.float16, torch.bfloat16):
+        return value.to(x.dtype)
+    raise ArgumentError(
+        f"the {name} returned {value.dtype} for a state of {x.dtype}. "
+        f"Make them agree: solve with x0.to({value.dtype}), or build the {name} in {x.dtype}."
+    )
+
+
+def check_field(name: str, value: Any, x: Tensor) -> Tensor:
+    """A drift, velocity or score: it has the shape and dtype of the state."""
+    if not isinstance(value, Tensor) or value.dtype is not x.dtype:
+        value = _in_dtype(name, value, x)
+    if value.shape != x.shape:
+        raise ArgumentError(
+            f"the {name} returned {_describe(value)} for a state of shape {tuple(x.shape)}; return the state's shape."
+        )
+    checked: Tensor = value
+    return checked
+
+
+def check_diffusion(noise: str, value: Any, x: Tensor) -> Tensor:
+    """A diffusion: it broadcasts to x, or is ``(B, D, M)`` for general noise."""
+    if not isinstance(value, Tensor) or value.dtype is not x.dtype:
+        value = _in_dtype("diffusion", value, x)
+    if noise == "general":
+        if x.ndim != 2:
+            raise ArgumentError(
+                f"noise='general' needs a state of shape (B, D); this one has shape {tuple(x.shape)}. "
+                f"Flatten the event, or use noise='diagonal' or 'scalar', which take any event shape."
+            )
+        if value.ndim != 3 or value.shape[:2] != x.shape:
+            raise ArgumentError(
+                f"the diffusion returned {_describe(value)}; with noise='general' and a state of shape "
+                f"{tuple(x.shape)} it returns ({x.shape[0]}, {x.shape[1]}, M), one column per Brownian motion."
+            )
+    elif value.ndim and value.shape != x.shape:
+        if value.ndim > x.ndim or any(v not in (1, n) for v, n in zip(value.shape[::-1], x.shape[::-1], strict=False)):
+            raise ArgumentError(
+                f"the diffusion returned {_describe(value)}, which does not broadcast to the state's shape "
+                f"{tuple(x.shape)}, as noise={noise!r} needs. A matrix (B, D, M) is noise='general'."
+            )
+    checked: Tensor = value
+    return checked
+
+
+class UserField(nn.Module):
+    """A user's function of (t, x), called with the time it is promised and checked for the shape it promises.
+
+    Arguments:
+        function: A function of (t, x); parameters of a module become parameters of this one.
+        name: What it is, for error messages.
+        interval: The interval of the process it belongs to.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, interval: tuple[float, float]) -> None:
+        super().__init__()
+        if not callable(function):
+            raise ArgumentError(f"the {name} is {_describe(function)}; give a function of (t, x).")
+        self.function = function
+        self.name = name
+        self.interval = interval
+
+    def forward(self, t: Time, x: Tensor) -> Tensor:
+        return check_field(self.name, self.function(state_time(t, x, self.interval), x), x)

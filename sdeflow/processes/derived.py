@@ -1,0 +1,42 @@
+"""Processes made from an SDE: what all of them take over from it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sdeflow.processes.process import Process
+from sdeflow.processes.sde import SDE
+from sdeflow.types import Time
+
+__all__ = ["DerivedSDE", "take_over"]
+
+
+def take_over(derived: Process, original: Process) -> None:
+    """A derived process on the same clock: its direction, and what makes it semi-linear."""
+    derived.direction = original.direction
+    derived.confined = original.confined
+    derived.schedule = original.schedule
+    derived.score = original.score
+
+
+class DerivedSDE(SDE, precise_time=True):
+    """An SDE with the noise of another one, on the same clock, in the same or another calculus."""
+
+    def __init__(self, original: SDE, calculus: str | None = None) -> None:
+        super().__init__(
+            noise=original.noise,
+            additive=original.additive,
+            calculus=calculus or original.calculus,
+            interval=original.interval,
+        )
+        self.original = original
+        take_over(self, original)
+
+    def diffusion(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.diffusion(t, x)
+
+    def diffusion_divergence(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.diffusion_divergence(t, x)
+
+    def ito_correction(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.ito_correction(t, x)

@@ -1,0 +1,83 @@
+"""A process on the clock s = t0 + t1 − t. Every solve that runs with t decreasing is a solve of the flipped process."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sdeflow.processes.boundary import as_time
+from sdeflow.processes.ode import ODE
+from sdeflow.processes.process import Process
+from sdeflow.processes.sde import SDE
+from sdeflow.types import Field, Time
+
+__all__ = ["FlippedODE", "FlippedSDE", "flip"]
+
+
+class FlippedField(nn.Module):
+    """field(t0 + t1 − s, x)."""
+
+    def __init__(self, field: Field, interval: tuple[float, float]) -> None:
+        super().__init__()
+        self.field = field
+        self.total = interval[0] + interval[1]
+
+    def forward(self, t: Time, x: Tensor) -> Tensor:
+        return self.field(self.total - as_time(t, x), x)
+
+
+def _take_over(flipped: Process, original: Process) -> None:
+    flipped.direction = -original.direction
+    flipped.confined = original.confined
+    if original.schedule is not None:
+        flipped.schedule = original.schedule.flip(original.interval)
+    if original.score is not None:
+        flipped.score = FlippedField(original.score, original.interval)
+
+
+class FlippedSDE(SDE, precise_time=True):
+    """dx = −f(t0 + t1 − s, x) ds + σ(t0 + t1 − s, x) dW."""
+
+    def __init__(self, original: SDE) -> None:
+        super().__init__(
+            noise=original.noise,
+            additive=original.additive,
+            calculus=original.calculus,
+            interval=original.interval,
+        )
+        self.original = original
+        _take_over(self, original)
+
+    def drift(self, t: Time, x: Tensor) -> Tensor:
+        return -self.original.drift(self.reflect(t), x)
+
+    def diffusion(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.diffusion(self.reflect(t), x)
+
+    def diffusion_divergence(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.diffusion_divergence(self.reflect(t), x)
+
+    def ito_correction(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.ito_correction(self.reflect(t), x)
+
+
+class FlippedODE(ODE, precise_time=True):
+    """dx/ds = −v(t0 + t1 − s, x)."""
+
+    def __init__(self, original: ODE) -> None:
+        super().__init__(interval=original.interval)
+        self.original = original
+        self.error_mask = original.error_mask
+        _take_over(self, original)
+
+    def velocity(self, t: Time, x: Tensor) -> Tensor:
+        return -self.original.velocity(self.reflect(t), x)
+
+
+def flip(process: Process) -> Process:
+    """The process on the flipped clock; flipping twice gives the process itself."""
+    if isinstance(process, (FlippedSDE, FlippedODE)):
+        return process.original
+    if isinstance(process, SDE):
+        return FlippedSDE(process)
+    assert isinstance(process, ODE)
+    return FlippedODE(process)

@@ -1,0 +1,68 @@
+"""ODEs: dx/dt = v(t, x)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sdeflow.processes.boundary import UserField
+from sdeflow.processes.process import Process
+from sdeflow.types import Field, Time
+
+if TYPE_CHECKING:
+    from sdeflow.processes.marginal_preserving import MarginalPreserving
+
+__all__ = ["ODE"]
+
+
+class ODE(Process):
+    r"""An ordinary differential equation, or a flow: :math:`dx/dt = v(t, x)`.
+
+    Give the velocity, or subclass and override :meth:`velocity` (and :meth:`divergence` where it is known in closed form).
+
+    Arguments:
+        velocity: v(t, x) with x of shape ``(B, *event)`` and t broadcasting against it; it returns the shape of x.
+        interval: (t0, t1), in the units of t.
+
+    Raises:
+        ArgumentError: The velocity is not a function, or the interval is empty.
+
+    Example:
+        >>> ode = sf.ODE(lambda t, x: -x, interval=(0.0, 2.0))
+        >>> sf.solve(ode, torch.ones(1, 1)).final
+        tensor([[0.1353]])
+    """
+
+    error_mask: Tensor | None = None
+    """Which coordinates a tolerance speaks about, broadcasting against one row of the state; None for all of them."""
+
+    def __init__(self, velocity: Field | None = None, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__(interval)
+        self.velocity_function = None if velocity is None else UserField(velocity, "velocity", self.interval)
+
+    def velocity(self, t: Time, x: Tensor) -> Tensor:
+        """v(t, x), with the shape of x."""
+        if self.velocity_function is None:
+            return super().drift(t, x)
+        value: Tensor = self.velocity_function(t, x)
+        return value
+
+    def drift(self, t: Time, x: Tensor) -> Tensor:
+        """The velocity: an ODE is an SDE without noise."""
+        return self.velocity(t, x)
+
+    def marginal_preserving(self, score: Field, epsilon: Time | Field) -> MarginalPreserving:
+        r"""The SDE :math:`dx = (v + \varepsilon\,\nabla\log p_t)\,dt + \sqrt{2\varepsilon}\,dW` with the flow's marginals.
+
+        Arguments:
+            score: ∇log p_t on this process's clock.
+            epsilon: A number ≥ 0, or a function of t.
+
+        References:
+            Stochastic Interpolants: A Unifying Framework for Flows and Diffusions (Albergo et al., 2023),
+            https://arxiv.org/abs/2303.08797
+        """
+        from sdeflow.processes.marginal_preserving import MarginalPreserving
+
+        return MarginalPreserving(self, score, epsilon)

@@ -1,0 +1,115 @@
+"""What ODEs and SDEs have in common: an interval, a direction, and the promise about time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from sdeflow.errors import ArgumentError
+from sdeflow.processes.boundary import (
+    as_time,
+    check_diffusion,
+    check_field,
+    check_interval,
+    state_time,
+)
+from sdeflow.types import Field, Time
+
+if TYPE_CHECKING:
+    from sdeflow.processes.schedules import Schedule
+
+__all__ = ["Process"]
+
+
+def _guarded(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A method (self, t, x) whose time is prepared and whose answer is checked."""
+
+    @wraps(method)
+    def call(self: Process, t: Time, x: Tensor) -> Tensor:
+        time = as_time(t, x) if self.precise_time else state_time(t, x, self.interval)
+        value = method(self, time, x)
+        return check_diffusion(self.noise, value, x) if name == "diffusion" else check_field(name, value, x)
+
+    call.guarded = True  # type: ignore[attr-defined]
+    return call
+
+
+class Process(nn.Module):
+    r"""Something that moves: the common part of :class:`SDE` and :class:`ODE`.
+
+    A process is an ``nn.Module``, so optimisers and adjoints find the parameters of a learned drift. Every coefficient is a
+    method ``(t, x)`` with x of shape ``(B, *event)``; t is a number, a 0-d tensor, or one time per row.
+
+    Attributes:
+        interval: (t0, t1) with t0 < t1, the times on which the coefficients are finite.
+        direction: +1 where the process runs with t increasing, −1 where it runs with t decreasing (the backward clock).
+        noise: ``"none"`` for an ODE, else ``"diagonal"``, ``"scalar"`` or ``"general"``.
+        additive: Whether the diffusion is independent of x.
+        calculus: ``"ito"`` or ``"stratonovich"``.
+        schedule: a(t) and s(t) of a Gaussian path, on this process's own clock, or None.
+        score: ∇log p_t on this process's own clock where one is known (it makes the process semi-linear), or None.
+    """
+
+    noise: str = "none"
+    additive: bool = True
+    calculus: str = "ito"
+
+    precise_time: ClassVar[bool] = False
+    """Whether the methods of the class want float64 time (the library's own), or time in the dtype of x (a user's)."""
+
+    confined: bool = False
+    """Whether the coefficients are meaningless outside the interval, so that solving there is refused."""
+
+    guards: ClassVar[frozenset[str]] = frozenset({"drift", "diffusion", "velocity", "diffusion_divergence"})
+
+    def __init_subclass__(cls, precise_time: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.precise_time = precise_time
+        for name in cls.guards & cls.__dict__.keys():
+            if not hasattr(cls.__dict__[name], "guarded"):
+                setattr(cls, name, _guarded(cls.__dict__[name], name))
+
+    def __init__(self, interval: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__()
+        self.interval = check_interval(interval)
+        self.direction = 1
+        self.schedule: Schedule | None = None
+        self.score: Field | None = None
+
+    def drift(self, t: Time, x: Tensor) -> Tensor:
+        """The drift f(t, x), with the shape of x."""
+        raise ArgumentError(f"{type(self).__name__} has no drift: give it one, or override the method.")
+
+    def denoiser(self, t: Time, x: Tensor) -> Tensor:
+        """E[x_data | x_t = x], with the shape of x: what exponential integrators step with.
+
+        Raises:
+            ArgumentError: The process has no schedule or no score, so it is not semi-linear.
+        """
+        if self.schedule is None or self.score is None:
+            raise ArgumentError(
+                f"{type(self).__name__} has no {'schedule' if self.schedule is None else 'score'}, so no denoiser. "
+                f"Reversals and flows of a diffusion with a schedule (VariancePreserving, …) have both."
+            )
+        from sdeflow.processes.conversions import convert
+
+        return convert(self.schedule, t, x, self.score(t, x), given="score", wanted="data")
+
+    def reflect(self, t: Time) -> Time:
+        """t0 + t1 − t: the same time on the flipped clock."""
+        return (self.interval[0] + self.interval[1]) - t
+
+    def flip(self) -> Process:
+        """This process on the clock s = t0 + t1 − t: the same paths, run with the other direction.
+
+        Example:
+            >>> ode = sf.ODE(lambda t, x: t * x)
+            >>> ode.flip().drift(0.25, torch.ones(1, 1)), ode.flip().direction
+            (tensor([[-0.7500]]), -1)
+        """
+        from sdeflow.processes.flipped import flip
+
+        return flip(self)

@@ -1,0 +1,8 @@
+"""How a process is stepped: solve(), the methods, and what they return."""
+
+from sdeflow.solvers.methods import Method, Methods, methods
+from sdeflow.solvers.solution import Solution
+from sdeflow.solvers.solve import solve
+from sdeflow.solvers.status import Status
+
+__all__ = ["Method", "Methods", "Solution", "Status", "methods", "solve"]

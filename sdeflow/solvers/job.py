@@ -1,0 +1,83 @@
+"""What solve() hands to an engine, and what it gets back. Everything in a job is checked and runs forward in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from sdeflow.brownian import Driver
+from sdeflow.processes.process import Process
+from sdeflow.solvers.grid import Grid
+from sdeflow.solvers.methods import Method
+from sdeflow.solvers.status import Status
+
+__all__ = ["Counter", "Job", "Outcome"]
+
+
+@dataclass
+class Counter:
+    """Evaluations of the coefficients, as they happen."""
+
+    drift: int = 0
+    diffusion: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One solve: a process that runs forward from x0 through the save times.
+
+    Attributes:
+        process: The process on a clock that runs forward (a decreasing solve is that of the flipped process).
+        x0: The first state, with shape ``(B, *event)``, of a floating dtype.
+        times: The save times, increasing; times[0] is where x0 is.
+        method: The method, which fits the process.
+        grid: The nodes of a fixed-step solve, or None where the method is to choose its steps.
+        brownian: What drives an SDE: it covers times[0] to times[-1]; None for an ODE.
+        rtol: The relative tolerance of an adaptive solve.
+        atol: The absolute one.
+        first_step: The first step of an adaptive solve, or None.
+        breakpoints: Times at which a coefficient jumps, increasing, inside the span.
+        max_steps: The greatest number of attempted steps.
+        gradient: ``"backprop"`` or ``"adjoint"``.
+        progress: To be called with the time reached, as often as one likes; it throttles itself.
+    """
+
+    process: Process
+    x0: Tensor
+    times: tuple[float, ...]
+    method: Method
+    grid: Grid | None
+    brownian: Driver | None
+    rtol: float
+    atol: float
+    first_step: float | None
+    breakpoints: tuple[float, ...]
+    max_steps: int
+    gradient: str
+    progress: Callable[[float], None]
+
+
+@dataclass
+class Outcome:
+    """What an engine returns.
+
+    Attributes:
+        x: The states at the save times that were reached, with shape ``(T', B, *event)``, x0 first.
+        counter: Evaluations.
+        accepted: Steps taken.
+        rejected: Steps attempted in vain.
+        status: Why it ended before the last save time, if it did.
+        message: What happened, in a sentence, if it did not succeed.
+        extra: What else is worth reporting in ``sol.stats``.
+    """
+
+    x: Tensor
+    counter: Counter
+    accepted: int
+    rejected: int = 0
+    status: Status = Status.SUCCESS
+    message: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,167 @@
+"""The registry: every method is data, and what it can do is read from it, not from its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from sdeflow.errors import MethodError, nearest
+from sdeflow.processes.process import Process
+
+__all__ = ["Method", "Methods", "get_method", "methods", "noise_class"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of :func:`sdeflow.solve`.
+
+    Attributes:
+        name: What to pass as ``method=``.
+        engine: What steps it: ``"native"``, ``"torchsde"`` or ``"torchdiffeq"``.
+        ode_order: The order on ODEs, or None where it is not for ODEs.
+        strong_order: The mean-square order for each class of noise that it solves: ``"additive"``, ``"diagonal"``,
+            ``"scalar"``, ``"general"``.
+        weak_order: Likewise, for expectations; None where no claim is made.
+        calculus: ``"ito"``, ``"stratonovich"`` or ``"any"``. Additive noise is the same in both, and goes with either.
+        drift_evaluations: Evaluations of the drift per step; None where it is adaptive or varies.
+        diffusion_evaluations: Evaluations of the diffusion per step.
+        needs: What it asks for: ``"W"``, ``"H"`` (space-time Lévy area), ``"A"`` (Lévy area), ``"schedule"``, ``"score"``.
+        fixed: Whether it takes steps of a given size.
+        adaptive: Whether it takes tolerances.
+        gradients: Modes of ``gradient=`` that it has.
+        paper: Where it comes from: title, year, link.
+        options: What its engine is told besides.
+        refusal: Why ``solve`` refuses it in spite of all, or empty.
+    """
+
+    name: str
+    engine: str
+    ode_order: float | None = None
+    strong_order: Mapping[str, float] = field(default_factory=dict)
+    weak_order: Mapping[str, float] = field(default_factory=dict)
+    calculus: str = "any"
+    drift_evaluations: int | None = None
+    diffusion_evaluations: int | None = None
+    needs: tuple[str, ...] = ()
+    fixed: bool = True
+    adaptive: bool = False
+    gradients: tuple[str, ...] = ("backprop",)
+    paper: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    refusal: str = ""
+
+    def misfit(self, process: Process) -> str:
+        """Why this method cannot solve this process, or an empty string."""
+        if self.refusal:
+            return self.refusal
+        kind = noise_class(process)
+        if kind == "none":
+            return "" if self.ode_order is not None else "it needs noise, and this is an ODE"
+        if not self.strong_order:
+            return "it is for ODEs, and this process has noise"
+        if kind not in self.strong_order:
+            can = ", ".join(self.strong_order)
+            return f"it is for {can} noise, and this process has {kind} noise"
+        if self.calculus not in ("any", process.calculus) and not process.additive:
+            other = "to_ito()" if self.calculus == "ito" else "to_stratonovich()"
+            return f"it is for {self.calculus} SDEs, and this process is written in {process.calculus} form ({other} converts it)"
+        if "schedule" in self.needs and (process.schedule is None or process.score is None):
+            return "it needs a process with a schedule and a score"
+        return ""
+
+
+def noise_class(process: Process) -> str:
+    """``"none"``, ``"additive"``, or the shape of a noise that depends on the state."""
+    if process.noise == "none":
+        return "none"
+    return "additive" if process.additive else process.noise
+
+
+class Methods(Mapping[str, Method]):
+    """The methods by name; iterating gives the names, printing gives the table.
+
+    Example:
+        >>> table = sf.methods()
+        >>> table["heun"].ode_order, table["heun"].strong_order["general"]
+        (2, 0.5)
+    """
+
+    def __init__(self, entries: Mapping[str, Method]) -> None:
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> Method:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def fitting(self, process: Process, *, adaptive: bool | None = None) -> list[str]:
+        """The names of the methods that solve this process, adaptive ones only, fixed-step ones only, or both."""
+        return [
+            name
+            for name, method in self._entries.items()
+            if not method.misfit(process) and (adaptive is None or (method.adaptive if adaptive else method.fixed))
+        ]
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table as text, a dictionary for each method."""
+        return [
+            {
+                "method": m.name,
+                "ODE order": "" if m.ode_order is None else f"{m.ode_order:g}",
+                "strong order": _orders(m.strong_order),
+                "weak order": _orders(m.weak_order),
+                "calculus": "" if m.ode_order is not None and not m.strong_order else m.calculus,
+                "f, g per step": "" if m.drift_evaluations is None else f"{m.drift_evaluations}, {m.diffusion_evaluations or 0}",
+                "needs": ", ".join(m.needs),
+                "steps": " or ".join(w for w, can in (("fixed", m.fixed), ("adaptive", m.adaptive)) if can),
+                "gradients": ", ".join(m.gradients),
+            }
+            for m in self._entries.values()
+        ]
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+        lines = [{key: key for key in widths}, *rows]
+        return "\n".join("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip() for row in lines)
+
+
+def _orders(orders: Mapping[str, float]) -> str:
+    """``additive 1, else 0.5``, where all but one agree."""
+    values = list(orders.values())
+    if len(set(values)) <= 1:
+        return ", ".join(f"{v:g}" for v in values[:1])
+    return ", ".join(f"{kind} {order:g}" for kind, order in orders.items())
+
+
+@cache
+def methods() -> Methods:
+    """Every method that :func:`sdeflow.solve` knows, with its orders, needs and costs.
+
+    Native methods have plain names; those of the wrapped libraries are ``"torchsde:…"`` and ``"torchdiffeq:…"``, and are
+    whatever the installed versions list.
+
+    Example:
+        >>> "euler-maruyama" in sf.methods()
+        True
+    """
+    from sdeflow.solvers.backends import torchdiffeq_methods, torchsde_methods
+    from sdeflow.solvers.native import NATIVE_METHODS
+
+    entries = [*NATIVE_METHODS, *torchdiffeq_methods(), *torchsde_methods()]
+    return Methods({entry.name: entry for entry in entries})
+
+
+def get_method(name: object) -> Method:
+    """The method of that name, or a MethodError with the nearest."""
+    table = methods()
+    if isinstance(name, str) and name in table:
+        return table[name]
+    close = nearest(str(name), table).split("There are:")[0]
+    raise MethodError(f"method={name!r} is not known. {close}sf.methods() lists them all.")
