@@ -7,6 +7,7 @@ a plug-in that supplies the learned part of a process.
 from sdeflow import laws, processes
 from sdeflow.brownian import BrownianPath
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
+from sdeflow.likelihood import Flow, LogProb, bits_per_dim
 from sdeflow.processes import (
     ODE,
     SDE,
@@ -22,6 +23,8 @@ __all__ = [
     "SDE",
     "ArgumentError",
     "BrownianPath",
+    "Flow",
+    "LogProb",
     "Method",
     "MethodError",
     "Process",
@@ -30,6 +33,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "bits_per_dim",
     "continuity_residual",
     "fokker_planck_residual",
     "laws",
