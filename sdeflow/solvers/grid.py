@@ -20,6 +20,7 @@ from sdeflow.errors import ArgumentError
 
 __all__ = ["Grid", "fixed_grid", "save_times"]
 
+MOST_STEPS = 1e8  # the nodes are kept: 0.8 GB
 ROUNDING = 1e-9  # of a step: how far a save time may be from a node and still be that node
 
 
@@ -55,7 +56,7 @@ def save_times(t: Any, interval: tuple[float, float], direction: int) -> list[fl
     if len(times) < 2:
         raise ArgumentError(f"t={t!r} has {len(times)} times; give (from, to), or at least two save times.")
     if not all(math.isfinite(value) for value in times):
-        raise ArgumentError(f"t={t!r} is not finite.")
+        raise ArgumentError(f"t={t!r} is not finite; give finite times.")
     steps = np.diff(times)
     if not ((steps > 0).all() or (steps < 0).all()):
         raise ArgumentError(f"t={_short(times)} is not monotonic; give strictly increasing or strictly decreasing times.")
@@ -80,15 +81,17 @@ def _split(times: Sequence[float], dt: float) -> Grid:
     """The grid of the rule above, for increasing save times."""
     start, end = times[0], times[-1]
     span = end - start
-    if span / dt > 2**31:
-        raise ArgumentError(f"dt={dt!r} makes more than 2³¹ steps from {start:g} to {end:g}; give a larger one.")
+    if dt < 4 * float(np.spacing(max(abs(start), abs(end)))):
+        raise ArgumentError(f"dt={dt!r} is so small that the times from {start:g} to {end:g} collide in float64.")
+    if span / dt > MOST_STEPS:
+        raise ArgumentError(f"dt={dt!r} makes more than {MOST_STEPS:g} steps from {start:g} to {end:g}; give a larger one.")
     steps = max(1, math.ceil(span / dt - ROUNDING))
     whole = start + span * (np.arange(steps + 1) / steps)
     whole[-1] = end
     places = (np.asarray(times) - start) * (steps / span)
     saves = np.rint(places).astype(int)
     if np.abs(places - saves).max() < ROUNDING * max(1, steps) ** 0.5 and (np.diff(saves) > 0).all():
-        return _checked(Grid(whole, tuple(saves.tolist()), True))
+        return Grid(whole, tuple(saves.tolist()), True)
     nodes, indices = [np.asarray([start])], [0]
     for left, right in zip(times[:-1], times[1:], strict=True):
         count = max(1, math.ceil((right - left) / dt - ROUNDING))
@@ -96,15 +99,7 @@ def _split(times: Sequence[float], dt: float) -> Grid:
         part[-1] = right
         nodes.append(part)
         indices.append(indices[-1] + count)
-    return _checked(Grid(np.concatenate(nodes), tuple(indices), False))
-
-
-def _checked(grid: Grid) -> Grid:
-    if not (np.diff(grid.nodes) > 0).all():
-        raise ArgumentError(
-            f"the steps from {grid.nodes[0]:g} to {grid.nodes[-1]:g} are so small that times collide in float64."
-        )
-    return grid
+    return Grid(np.concatenate(nodes), tuple(indices), False)
 
 
 def _given(times: Sequence[float], steps: Any) -> Grid:

@@ -107,7 +107,7 @@ def solve(
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ArgumentError(f"max_steps={max_steps!r} is not a whole number ≥ 1.")
     if first_step is not None and not (isinstance(first_step, (int, float)) and 0 < first_step < math.inf):
-        raise ArgumentError(f"first_step={first_step!r} is not a positive number.")
+        raise ArgumentError(f"first_step={first_step!r} is not a positive number; give one, or None.")
 
     driver = _driver(runner, x0, forward, grid, chosen, seed, brownian)
     began = time.perf_counter()
@@ -228,7 +228,7 @@ def _tolerances(rtol: Any, atol: Any, x0: Tensor) -> tuple[float, float]:
     for name, value in (("rtol", pair[0]), ("atol", pair[1])):
         value = pair[1] if value is None and name == "rtol" else pair[0] if value is None else value
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ArgumentError(f"{name}={value!r} is not a number ≥ 0.")
+            raise ArgumentError(f"{name}={value!r} is not a number ≥ 0; give one such as 1e-5.")
         values.append(float(value))
     if values[0] == values[1] == 0:
         raise ArgumentError("rtol and atol are both 0; no step can meet that.")
