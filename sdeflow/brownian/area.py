@@ -8,9 +8,11 @@ Over an interval of length h that begins at s, with W the increment, the *space-
 is how far the path lies above its chord, on average; it is independent of W.
 
 References:
-    Numerical approximations for stochastic differential equations (Foster, 2020), University of Oxford:
-    theorem 6.1.6 (halves), definition 7.3.5 (Lévy area),
-    https://ora.ox.ac.uk/objects/uuid:775fc3f4-501c-425f-8b43-fc5a7b2e4310
+    Numerical approximations for stochastic differential equations (Foster, 2020, thesis, Oxford):
+    theorem 6.1.6 (halves), definition 7.3.5 (Lévy area)
+
+    Single-seed generation of Brownian paths and integrals for adaptive and high order SDE solvers (Jelinčič,
+    Foster and Kidger, 2024), https://arxiv.org/abs/2405.06464
 
     An optimal polynomial approximation of Brownian motion (Foster, Lyons and Oberhauser, 2020),
     https://arxiv.org/abs/1904.06998
@@ -83,6 +85,11 @@ def foster_area(W: Tensor, H: Tensor, h: float, noise: Tensor) -> Tensor:
 
     Returns:
         A, with shape ``(B, *, M, M)``.
+
+    Example:
+        >>> A = foster_area(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]]), 1.0, torch.zeros(1, 2, 2))
+        >>> A[0, 0, 1].item(), A[0, 1, 0].item()
+        (-0.5, 0.5)
     """
     upper = noise.triu(1)
     xi = upper - upper.mT

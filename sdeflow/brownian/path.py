@@ -117,7 +117,6 @@ class BrownianPath(Driver):
         self.device = torch.get_default_device() if device is None else torch.device(device)
         self.seed = fresh_seed(seed)
         self._rows = RowBlocks(self.shape, self.first_row)
-        self._area_rows = RowBlocks((*self.shape, self.shape[-1]), self.first_row)
         self._recent: dict[Node, tuple[Piece, ...]] = {}
         self._most_recent = CACHE_BYTES // (32 * max(1, math.prod(self.shape)))
 
@@ -176,7 +175,8 @@ class BrownianPath(Driver):
 
     def _area_noise(self, interval: Interval) -> Tensor:
         first, last = self._positions(interval)
-        return self._tensor(self._area_rows.normals(self.seed, Stream.LEVY_AREA, first, last))
+        rows = RowBlocks((*self.shape, self.shape[-1]), self.first_row)
+        return self._tensor(rows.normals(self.seed, Stream.LEVY_AREA, first, last))
 
     def _positions(self, interval: Interval) -> tuple[int, int]:
         position = self._lattice.position
@@ -219,9 +219,8 @@ class BrownianPath(Driver):
         while ahead:
             node, left, width, piece = ahead.pop()
             if start <= left and left + width <= stop:
-                yield Piece(
-                    piece.length, piece.W.copy(), piece.H.copy()
-                )  # the cache's own are never given away
+                # Copies, since a caller may write to its answer.
+                yield Piece(piece.length, piece.W.copy(), piece.H.copy())
                 continue
             halves = known.get((cell, node)) or self._halves(cell, node, piece)
             if len(met) < self._most_recent:

@@ -1,6 +1,6 @@
 """Derivatives on batches: divergences, and what a state-dependent noise adds to a drift."""
 
-from sdeflow.calculus.derivatives import diagonal, divergence, gradient, hutchinson, jacobian
+from sdeflow.calculus.derivatives import diagonal, divergence, gradient, hutchinson, jacobian, leaves
 from sdeflow.calculus.noise import NOISES, apply_covariance, apply_diffusion, covariance, noise_terms
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "gradient",
     "hutchinson",
     "jacobian",
+    "leaves",
     "noise_terms",
 ]

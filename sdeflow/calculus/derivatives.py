@@ -16,24 +16,36 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["diagonal", "divergence", "gradient", "hutchinson", "jacobian"]
+__all__ = ["diagonal", "divergence", "gradient", "hutchinson", "jacobian", "leaves"]
 
 CHUNK_ELEMENTS = 2**22  # cotangent entries alive at once: 32 MB in float64
 
 
-def _depends_on_more_than(leaf: Tensor, y: Tensor) -> bool:
-    """Whether the graph of y has another leaf, such as a parameter, besides the given one."""
+def leaves(y: Tensor) -> Iterator[Tensor]:
+    """The leaves that the graph of y leads to: parameters, and every other tensor that was made to require grad.
+
+    Example:
+        >>> theta = torch.tensor(2.0, requires_grad=True)
+        >>> [leaf is theta for leaf in leaves(torch.ones(3) * theta.exp())]
+        [True]
+    """
     waiting, seen = [y.grad_fn], set()
+    if y.grad_fn is None and y.requires_grad:
+        yield y
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)
-        if variable is not None and variable is not leaf:
-            return True
+        if variable is not None:
+            yield variable
         waiting.extend(parent for parent, _ in node.next_functions)
-    return False
+
+
+def _depends_on_more_than(leaf: Tensor, y: Tensor) -> bool:
+    """Whether the graph of y has another leaf, such as a parameter, besides the given one."""
+    return any(other is not leaf for other in leaves(y))
 
 
 def _evaluate(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, bool]:

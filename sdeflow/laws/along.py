@@ -1,4 +1,4 @@
-r"""A Gaussian mixture along a Gaussian path: p_t, its score, its denoiser and its flow in closed form, at every time."""
+"""A Gaussian mixture along a Gaussian path: p_t, its score, its denoiser and its flow in closed form."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ __all__ = ["Along"]
 
 
 class Along:
-    r"""The law of :math:`x_t = a(t)\,x_{data} + s(t)\,x_{noise}`, x_data from a mixture and x_noise ~ N(0, I).
+    r"""The law of :math:`x_t = a(t)\,x_{data} + s(t)\,x_{noise}`, with x_data from a mixture, x_noise ~ N(0, I).
 
-    It is again a mixture, :math:`p_t = \sum_k w_k\,\mathcal N(a\,m_k,\; a^2 C_k + s^2 I)`. All methods take a time, or one
-    time per row, on the clock of the process, and x with shape ``(B, *event)``; they compute in float64 and answer in the
-    dtype of x. None of them divides by a or s: where ȧ and d(s²)/dt are finite, so are they, at both ends.
+    It is again a mixture, :math:`p_t = \sum_k w_k\,\mathcal N(a\,m_k,\; a^2 C_k + s^2 I)`. All methods take a
+    time, or one time per row, on the clock of the process, and x with shape ``(B, *event)``; they compute in
+    float64 and answer in the dtype of x. None of them divides by a or s: where ȧ and d(s²)/dt are finite, so are
+    they, at both ends.
 
     Arguments:
         law: The law of the data.
@@ -52,9 +53,9 @@ class Along:
         schedule: Any = process if isinstance(process, Schedule) else getattr(process, "schedule", None)
         if not isinstance(schedule, Schedule):
             raise ArgumentError(
-                f"{type(process).__name__} has no schedule: its state is not a(t)·data + s(t)·noise with one a and one s for "
-                f"all coordinates. Give a process that has one (VariancePreserving, BrownianMotion, OrnsteinUhlenbeck with "
-                f"numbers and mean 0, …), or a Schedule."
+                f"{type(process).__name__} has no schedule: its state is not a(t)·data + s(t)·noise with one a and "
+                f"one s for all coordinates. Give a process that has one (VariancePreserving, BrownianMotion, "
+                f"OrnsteinUhlenbeck with numbers and mean 0, …), or a Schedule."
             )
         self.law = law
         self.schedule: Schedule = schedule
@@ -77,7 +78,7 @@ class Along:
         return (-s * self.score(t, x.to(torch.float64))).to(x.dtype)
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
-        r"""dx/dt of the probability flow, :math:`\dot a\,E[x_{data} | x_t] - s\dot s\,\nabla\log p_t`, with the shape of x."""
+        r"""dx/dt of the probability flow, with the shape of x: ȧ E[x_data | x_t] − s ṡ ∇log p_t."""
         return self._evaluate(t, x, True, Posterior.velocity).reshape(x.shape)
 
     def divergence(self, t: Time, x: Tensor) -> Tensor:
@@ -87,16 +88,13 @@ class Along:
     def sample(self, t: Time, n: int, seed: int | None = None) -> Tensor:
         """n samples of p_t with shape ``(n, *event)``; with one time per row, row i is a sample at t[i].
 
-        With a seed, the global generators are neither read nor changed, and rows of different times share their data and
-        their noise: they are points of n paths a·data + s·noise.
+        With a seed, the global generators are neither read nor changed, and calls with other times share their
+        data and noise: row i stays on one path a(t)·data + s(t)·noise.
         """
-        from sdeflow.laws.gaussian_mixture import generator_from
-
-        generator = generator_from(seed)
-        data = self.law._draw(n, generator).to(torch.float64)
-        noise = torch.randn(
-            data.shape, dtype=data.dtype, device=data.device if generator is None else None, generator=generator
-        )
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        data = self.law.draw_from(generator, n).to(torch.float64)
+        device = data.device if generator is None else generator.device
+        noise = torch.randn(data.shape, dtype=data.dtype, device=device, generator=generator)
         t = as_time(t, data)
         return (self.schedule.a(t) * data + self.schedule.s(t) * noise.to(data.device)).to(self.law.dtype)
 

@@ -19,16 +19,16 @@ def kernel_density(data: Tensor, bandwidth: float | None = None) -> GaussianMixt
 
     Arguments:
         data: ``(n, *event)``.
-        bandwidth: h > 0, in the units of the data. None chooses the h with the greatest leave-one-out likelihood,
+        bandwidth: h > 0, in the units of the data. None chooses the h of the greatest leave-one-out likelihood,
             :math:`\sum_i \log \frac{1}{n-1}\sum_{j\neq i} \mathcal N(x_i; x_j, h^2 I)`.
 
     Raises:
-        ArgumentError: The bandwidth is not positive; or it is to be chosen and there are fewer than 3 points, or every point
-            has a duplicate, so that the likelihood has no maximum.
+        ArgumentError: The bandwidth is not positive; or it is to be chosen and there are fewer than 3 points, or
+            every point has a duplicate, so that the likelihood has no maximum.
 
     References:
-        On the Choice of Smoothing Parameters for Parzen Estimators of Probability Density Functions (Duin, 1976),
-        https://doi.org/10.1109/TC.1976.1674577
+        On the Choice of Smoothing Parameters for Parzen Estimators of Probability Density Functions
+        (Duin, 1976), https://doi.org/10.1109/TC.1976.1674577
 
     Example:
         >>> law = sf.laws.kernel_density(torch.tensor([[0.0], [1.0], [3.0]]), bandwidth=0.5)
@@ -40,21 +40,26 @@ def kernel_density(data: Tensor, bandwidth: float | None = None) -> GaussianMixt
     if bandwidth is None:
         bandwidth = leave_one_out_bandwidth(data)
     elif not (isinstance(bandwidth, (int, float)) and 0 < bandwidth < float("inf")):
-        raise ArgumentError(f"bandwidth={bandwidth!r}: give a positive number in the units of the data, or None to choose one.")
+        raise ArgumentError(
+            f"bandwidth={bandwidth!r}: give a positive number in the units of the data, or None to have one chosen."
+        )
     count = len(data)
-    return GaussianMixture(data.new_ones(count), data, data.new_full((count,), bandwidth, dtype=torch.float64).square())
+    return GaussianMixture(torch.ones(count), data, torch.full((count,), bandwidth**2, dtype=torch.float64))
 
 
 def leave_one_out_bandwidth(data: Tensor) -> float:
-    r"""The h of :func:`kernel_density`'s default, by EM: h² ← Σ_ij r_ij |x_i − x_j|²/(nD), r_ij ∝ exp(−|x_i − x_j|²/2h²) for j ≠ i.
+    """The h of greatest leave-one-out likelihood, by expectation–maximisation.
 
-    Every step raises the likelihood. It starts at the mean distance to the nearest neighbour.
+    h² ← Σ_ij r_ij |x_i − x_j|²/(nD) with r_ij ∝ exp(−|x_i − x_j|²/2h²), j ≠ i, starting from the mean distance to the
+    nearest neighbour. Every step raises the likelihood.
     """
-    points = data.detach().to(torch.float64).flatten(1) if data.ndim > 1 else data.detach().to(torch.float64)[:, None]
+    points = data.detach().to(torch.float64).reshape(len(data), -1)
     points = points - points.mean(0)
     count, size = points.shape
     if count < 3 or not bool(points.isfinite().all()):
-        raise ArgumentError(f"choosing a bandwidth needs at least 3 finite points; these are {count}. Give bandwidth=.")
+        raise ArgumentError(
+            f"to choose a bandwidth takes at least 3 points, all finite; these are {count}. Give bandwidth=."
+        )
     norms = points.square().sum(1)
 
     def distances(start: int, rows: int) -> Tensor:
@@ -69,7 +74,9 @@ def leave_one_out_bandwidth(data: Tensor) -> float:
     nearest = torch.cat([distances(start, rows).amin(1) for start in starts])
     resolution = 1e-14 * norms.max()
     if bool((nearest <= resolution).all()):
-        raise ArgumentError("every point has a duplicate, so the likelihood grows without end as h → 0; give bandwidth=.")
+        raise ArgumentError(
+            "every point has a duplicate, so the leave-one-out likelihood grows without end as h → 0; give bandwidth=."
+        )
     variance = nearest.mean() / size
     for _ in range(500):
         total = points.new_zeros(())

@@ -124,6 +124,9 @@ class FlippedSchedule(Schedule):
     def squared_diffusion(self, t: Tensor) -> Tensor:
         return -self.original.squared_diffusion(self._back(t))
 
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.original.log_snr(self._back(t))
+
     def time_of_log_snr(self, value: Tensor) -> Tensor:
         return self._back(self.original.time_of_log_snr(value))
 

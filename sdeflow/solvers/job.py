@@ -43,6 +43,7 @@ class Job:
         max_steps: The greatest number of attempted steps.
         gradient: ``"backprop"`` or ``"adjoint"``.
         progress: To be called with the time reached, as often as one likes; it throttles itself.
+        caller_time: A time of this clock on the caller's, for messages.
     """
 
     process: Process
@@ -58,6 +59,7 @@ class Job:
     max_steps: int
     gradient: str
     progress: Callable[[float], None]
+    caller_time: Callable[[float], float] = float
 
 
 @dataclass

@@ -10,7 +10,34 @@ from typing import Any
 from sdeflow.errors import MethodError, nearest
 from sdeflow.processes.process import Process
 
-__all__ = ["Method", "Methods", "get_method", "methods", "noise_class"]
+__all__ = ["Limit", "Method", "Methods", "get_method", "methods", "noise_class"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something that a method does not do although each part of it fits; it applies where all that it names is the case.
+
+    Attributes:
+        reason: Why, in a sentence that goes on from "… cannot solve this:".
+        noise: The classes of noise it is about; all, if empty.
+        calculus: The calculus it is about.
+        adaptive: Whether it is about adaptive steps or fixed ones.
+        gradient: The mode of ``gradient=`` it is about.
+    """
+
+    reason: str
+    noise: tuple[str, ...] = ()
+    calculus: str | None = None
+    adaptive: bool | None = None
+    gradient: str | None = None
+
+    def applies(self, process: Process, adaptive: bool | None, gradient: str | None) -> bool:
+        return (
+            (not self.noise or noise_class(process) in self.noise)
+            and self.calculus in (None, process.calculus)
+            and self.adaptive in (None, adaptive)
+            and self.gradient in (None, gradient)
+        )
 
 
 @dataclass(frozen=True)
@@ -20,7 +47,7 @@ class Method:
     Attributes:
         name: What to pass as ``method=``.
         engine: What steps it: ``"native"``, ``"torchsde"`` or ``"torchdiffeq"``.
-        ode_order: The order on ODEs, or None where it is not for ODEs.
+        ode_order: The order on ODEs, or None where it is not for ODEs, or where no claim is made (it is for nothing else then).
         strong_order: The mean-square order for each class of noise that it solves: ``"additive"``, ``"diagonal"``,
             ``"scalar"``, ``"general"``.
         weak_order: Likewise, for expectations; None where no claim is made.
@@ -33,6 +60,7 @@ class Method:
         gradients: Modes of ``gradient=`` that it has.
         paper: Where it comes from: title, year, link.
         options: What its engine is told besides.
+        limits: What it does not do, although each part of it fits.
         refusal: Why ``solve`` refuses it in spite of all, or empty.
     """
 
@@ -50,15 +78,37 @@ class Method:
     gradients: tuple[str, ...] = ("backprop",)
     paper: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
     refusal: str = ""
 
-    def misfit(self, process: Process) -> str:
-        """Why this method cannot solve this process, or an empty string."""
+    def misfit(self, process: Process, *, adaptive: bool | None = None, gradient: str | None = None) -> str:
+        """Why this method cannot solve this process, or an empty string.
+
+        Arguments:
+            process: The process.
+            adaptive: Whether its steps are to adapt; None where that is open.
+            gradient: The mode of ``gradient=``; None where that is open.
+        """
         if self.refusal:
             return self.refusal
+        for limit in self.limits:
+            if limit.applies(process, adaptive, gradient):
+                return limit.reason
+        if misfit := self._misfit_noise(process):
+            return misfit
+        if "schedule" in self.needs and (process.schedule is None or process.score is None):
+            return "it needs a process with a schedule and a score"
+        if adaptive is not None and not (self.adaptive if adaptive else self.fixed):
+            return "it takes steps of fixed size (dt= or steps=)" if adaptive else "it chooses its steps (rtol=, atol=)"
+        # "backprop" is also the word of a solve that wants no gradient: a method without any refuses where one is wanted.
+        if gradient not in (None, "backprop", *self.gradients):
+            return f"it has {'gradient=' if self.gradients else 'no gradient'}{' and '.join(map(repr, self.gradients))} only"
+        return ""
+
+    def _misfit_noise(self, process: Process) -> str:
         kind = noise_class(process)
         if kind == "none":
-            return "" if self.ode_order is not None else "it needs noise, and this is an ODE"
+            return "it needs noise, and this is an ODE" if self.strong_order and self.ode_order is None else ""
         if not self.strong_order:
             return "it is for ODEs, and this process has noise"
         if kind not in self.strong_order:
@@ -67,8 +117,6 @@ class Method:
         if self.calculus not in ("any", process.calculus) and not process.additive:
             other = "to_ito()" if self.calculus == "ito" else "to_stratonovich()"
             return f"it is for {self.calculus} SDEs, and this process is written in {process.calculus} form ({other} converts it)"
-        if "schedule" in self.needs and (process.schedule is None or process.score is None):
-            return "it needs a process with a schedule and a score"
         return ""
 
 
@@ -100,13 +148,10 @@ class Methods(Mapping[str, Method]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def fitting(self, process: Process, *, adaptive: bool | None = None) -> list[str]:
-        """The names of the methods that solve this process, adaptive ones only, fixed-step ones only, or both."""
-        return [
-            name
-            for name, method in self._entries.items()
-            if not method.misfit(process) and (adaptive is None or (method.adaptive if adaptive else method.fixed))
-        ]
+    def fitting(self, process: Process, *, adaptive: bool | None = None, gradient: str | None = None) -> list[str]:
+        """The names of the methods that solve this process, in the way that is named; None leaves it open."""
+        entries = self._entries.items()
+        return [name for name, method in entries if not method.misfit(process, adaptive=adaptive, gradient=gradient)]
 
     def rows(self) -> list[dict[str, str]]:
         """The table as text, a dictionary for each method."""
@@ -116,8 +161,10 @@ class Methods(Mapping[str, Method]):
                 "ODE order": "" if m.ode_order is None else f"{m.ode_order:g}",
                 "strong order": _orders(m.strong_order),
                 "weak order": _orders(m.weak_order),
-                "calculus": "" if m.ode_order is not None and not m.strong_order else m.calculus,
-                "f, g per step": "" if m.drift_evaluations is None else f"{m.drift_evaluations}, {m.diffusion_evaluations or 0}",
+                "calculus": m.calculus if m.strong_order else "",
+                "f, g per step": ""
+                if m.drift_evaluations is None
+                else f"{m.drift_evaluations}, {m.diffusion_evaluations or 0}",
                 "needs": ", ".join(m.needs),
                 "steps": " or ".join(w for w, can in (("fixed", m.fixed), ("adaptive", m.adaptive)) if can),
                 "gradients": ", ".join(m.gradients),

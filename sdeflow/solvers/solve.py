@@ -133,6 +133,7 @@ def solve(
                 max_steps=max_steps,
                 gradient=gradient,
                 progress=lambda now: bar.update((now - start) / span - bar.n) if progress else None,
+                caller_time=float if runner is process else runner.reflect,
             )
         )
     stats = {
@@ -247,15 +248,9 @@ def _tolerances(rtol: Any, atol: Any, x0: Tensor) -> tuple[float, float]:
 def _method(name: str | None, process: Process, adaptive: bool, gradient: str) -> Method:
     """The method that was asked for, if it can do this; the default, if none was."""
     chosen = get_method(_default(process, adaptive, gradient) if name is None else name)
-    misfit = chosen.misfit(process)
-    if not misfit and not (chosen.adaptive if adaptive else chosen.fixed):
-        misfit = "it takes steps of fixed size (dt= or steps=)" if adaptive else "it chooses its steps (rtol=, atol=)"
-    if not misfit and adaptive and process.noise != "none" and chosen.name == "torchsde:euler" and not process.additive:
-        misfit = "adaptive steps with it do not converge unless the noise is additive"
-    if not misfit and gradient not in chosen.gradients:
-        misfit = f"it has gradient={' and '.join(map(repr, chosen.gradients))} only"
+    misfit = chosen.misfit(process, adaptive=adaptive, gradient=gradient)
     if misfit:
-        fitting = [n for n in methods().fitting(process, adaptive=adaptive) if gradient in methods()[n].gradients]
+        fitting = methods().fitting(process, adaptive=adaptive, gradient=gradient)
         raise MethodError(
             f"method={chosen.name!r} cannot solve this: {misfit}. "
             f"Methods that can{' with adaptive steps' if adaptive else ''}: {', '.join(fitting) or 'none'}."

@@ -368,6 +368,13 @@ def test_an_interval_without_length_gives_zeros():
     assert not path.area(0.2, 0.2).any()
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 2)])
+def test_a_batch_may_be_empty(shape):
+    path = make(shape)
+    assert path(0.1, 0.2).shape == path.levy(0.1, 0.2)[1].shape == shape
+    assert path.area(0.1, 0.2).numel() == 0
+
+
 def test_one_time_is_the_path_from_its_beginning():
     assert torch.equal(make()(0.5), make()(T0, 0.5))
 

@@ -1,14 +1,233 @@
-"""torchsde behind sdeflow's checks (being written)."""
+r"""torchsde's methods behind sdeflow's checks, on sdeflow's path, at sdeflow's times.
+
+What a wrapped method is spared: save times that are interpolated, slivers of steps, noise of another seed, time in
+float32, a default step, states that must be ``(B, D)``, matrices for additive noise on the diagonal, endless loops at NaN,
+and gradients that are silently missing. Two limits remain torchsde's own. Its adaptive steps are shared by the batch and
+bound the error's root mean square over all of it; and its tolerances have a floor of 1e-7.
+
+References:
+    torchsde, https://github.com/google-research/torchsde
+
+    Scalable gradients for stochastic differential equations (Li, Wong, Chen & Duvenaud, 2020), https://arxiv.org/abs/2001.01328
+"""
 
 from __future__ import annotations
 
-from sdeflow.solvers.job import Job, Outcome
-from sdeflow.solvers.methods import Method
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
+import torch
+import torchsde
+from torch import Tensor
 
-def torchsde_methods() -> tuple[Method, ...]:
-    return ()
+from sdeflow.brownian import Driver
+from sdeflow.calculus import leaves
+from sdeflow.errors import MethodError, SdeflowWarning
+from sdeflow.processes.sde import SDE
+from sdeflow.solvers.backends.torchsde_adaptive import BackwardWatch, Stop, Watch, from_step_control
+from sdeflow.solvers.backends.torchsde_adapter import Coefficients, Noise, RealClock, StepClock
+from sdeflow.solvers.backends.torchsde_adjoint import adjoint_options, captured, once_only
+from sdeflow.solvers.backends.torchsde_checks import check_jacobian
+from sdeflow.solvers.backends.torchsde_methods import torchsde_methods
+from sdeflow.solvers.grid import Grid
+from sdeflow.solvers.job import Counter, Job, Outcome
+
+__all__ = ["run", "torchsde_methods"]
+
+EQUAL = 1e-9  # relative difference of step sizes that counts as rounding
+FLOOR = 1e-7  # of torchsde's tolerances
+FIRST_STEP = 0.01  # of the span, where none is given
 
 
 def run(job: Job) -> Outcome:
-    raise NotImplementedError
+    """Solve a job with the torchsde method that it names.
+
+    Raises:
+        MethodError: The method would go wrong on this process's diffusion in a way that only its derivatives show.
+        SolveError: In the backward pass of an adaptive adjoint solve that does not end.
+    """
+    solver = _Solver(job)
+    with torch.set_grad_enabled(solver.wanted):
+        return _fixed(solver, job.grid) if job.grid is not None else _adaptive(solver)
+
+
+class _Solver:
+    """One call of torchsde: what all calls of a job have in common."""
+
+    def __init__(self, job: Job) -> None:
+        assert isinstance(job.process, SDE) and job.brownian is not None
+        self.job, self.process, self.path = job, job.process, job.brownian
+        self.method: str = job.method.options["method"]
+        self.options: dict[str, Any] = dict(job.method.options.get("options", {}))
+        self.calculus = self.process.calculus if job.method.calculus == "any" else job.method.calculus
+        self.counter = Counter()
+        self.y0 = job.x0.reshape(len(job.x0), -1)
+        check_jacobian(job, self.method, bool(self.options))
+        # Methods that differentiate leave a graph behind, step upon step, even where nobody wants a gradient.
+        parameters = captured(self.process, job.x0, job.times) if torch.is_grad_enabled() else ()
+        self.wanted = torch.is_grad_enabled() and (job.x0.requires_grad or bool(parameters))
+        self.adjoint = job.gradient == "adjoint" and self.wanted
+        self.adjoint_options: dict[str, Any] = {}
+        if self.adjoint:
+            self.adjoint_options = adjoint_options(self.process, self.method, self.calculus, parameters)
+
+    def coefficients(self, clock: Any, h: float) -> Coefficients:
+        return Coefficients(self.process, self.job.x0.shape, clock, h, self.calculus, self.counter)
+
+    def __call__(
+        self,
+        coefficients: Coefficients,
+        noise: Noise,
+        y: Tensor,
+        times: list[float],
+        dt: float,
+        extra: Any,
+        **options: Any,
+    ) -> tuple[Tensor, Any]:
+        """The states at the times, ``(T, B, D)``, and what the method carries from step to step besides."""
+        integrate = torchsde.sdeint_adjoint if self.adjoint else torchsde.sdeint
+        ys, extra = integrate(
+            coefficients,
+            y,
+            torch.tensor(times, dtype=torch.float64),
+            bm=noise,
+            method=self.method,
+            dt=dt,
+            options=self.options,
+            extra=True,
+            extra_solver_state=extra,
+            **self.adjoint_options,
+            **options,
+        )
+        return once_only(ys) if self.adjoint and self.calculus == "ito" else ys, tuple(extra)
+
+    def outcome(self, saved: list[Tensor], **others: Any) -> Outcome:
+        x = torch.stack([y.reshape(self.job.x0.shape) for y in saved])
+        return Outcome(x, self.counter, **others)
+
+
+def _fixed(solver: _Solver, grid: Grid) -> Outcome:
+    """Steps of fixed size, on the clock that counts them: one call of torchsde for each run of equal steps."""
+    process, path, x0 = solver.process, solver.path, solver.job.x0
+    own = _is_own_grid(path, grid)
+    y, extra, size = solver.y0, None, 0.0
+    saved, saves = [y], set(grid.saves)
+    for first, last in _runs_of_equal_steps(grid):
+        clock = StepClock(process, x0, grid, first, last)
+        noise = Noise(
+            path,
+            process.noise == "general",
+            _progress(solver.job, clock.nodes),
+            clock.h,
+            clock.nodes,
+            first if own else None,
+        )
+        marks = [0, *(k - first for k in grid.saves if first < k < last), last - first]
+        if extra:  # the drift and diffusion that reversible Heun remembers are in units of the step
+            ratio = clock.h / size
+            extra = (extra[0] * ratio, extra[1] * ratio**0.5, *extra[2:])
+        size = clock.h
+        ys, extra = solver(solver.coefficients(clock, clock.h), noise, y, [float(k) for k in marks], 1.0, extra)
+        y = ys[-1]
+        saved += [state for k, state in zip(marks[1:], ys[1:], strict=True) if first + k in saves]
+    return solver.outcome(saved, accepted=grid.steps)
+
+
+def _runs_of_equal_steps(grid: Grid) -> Iterator[tuple[int, int]]:
+    """(first node, last node) of each run of steps that are equal up to rounding."""
+    if grid.uniform:
+        yield 0, grid.steps
+        return
+    sizes = np.diff(grid.nodes)
+    rounding = 4 * np.spacing(np.abs(grid.nodes).max())
+    first = 0
+    for k in range(1, grid.steps + 1):
+        if k == grid.steps or abs(sizes[k] - sizes[first]) > EQUAL * sizes[first] + rounding:
+            yield first, k
+            first = k
+
+
+def _is_own_grid(path: Driver, grid: Grid) -> bool:
+    """Whether the steps are the path's own cells, which are its fastest answers."""
+    rounding = 1e-12 * float(grid.nodes[-1] - grid.nodes[0])
+    return path.cells == grid.steps and all(
+        abs(path.edge(k) - t) <= rounding for k, t in enumerate(grid.nodes.tolist())
+    )
+
+
+def _adaptive(solver: _Solver) -> Outcome:
+    """Steps chosen by torchsde: one call for each gap between save times, so that each is hit and none interpolated."""
+    job = solver.job
+    if max(job.rtol, job.atol) < FLOOR:
+        warnings.warn(
+            f"rtol={job.rtol:g} and atol={job.atol:g}: torchsde has no tolerances below {FLOOR:g}, and goes by that.",
+            SdeflowWarning,
+            stacklevel=4,
+        )
+    span = job.times[-1] - job.times[0]
+    watch = Watch(job.times[0], job.times[-1], job.first_step or FIRST_STEP * span, job.max_steps)
+    y, extra, saved = solver.y0, None, [solver.y0]
+    try:
+        for start, end in pairwise(sorted({*job.times, *job.breakpoints})):
+            y, extra = _gap(solver, watch, start, end, y, extra)
+            if end in job.times:
+                saved.append(y)
+    except Stop as stop:
+        return solver.outcome(
+            saved,
+            accepted=watch.accepted,
+            rejected=watch.attempts - watch.accepted,
+            status=stop.status,
+            message=f"method={job.method.name!r}: {stop.message}",
+        )
+    return solver.outcome(saved, accepted=watch.accepted, rejected=watch.attempts - watch.accepted)
+
+
+def _gap(solver: _Solver, watch: Watch, start: float, end: float, y: Tensor, extra: Any) -> tuple[Tensor, Any]:
+    """From one time to the next, again with another first step where torchsde met a number that is not finite."""
+    job, process = solver.job, solver.process
+    backward = {"adjoint_adaptive": True, "adjoint_rtol": job.rtol, "adjoint_atol": job.atol} if solver.adjoint else {}
+    while True:
+        watch.begin(end)
+
+        def observe(s: float, t: float) -> None:
+            watch.observe(s, t)
+            job.progress(s)
+
+        noise = Noise(solver.path, process.noise == "general", observe)
+        coefficients = solver.coefficients(RealClock(process, job.x0, start, end), 1.0)
+        try:
+            with warnings.catch_warnings():  # Euler's with additive noise, sent as diagonal: it does converge
+                warnings.filterwarnings("ignore", message="Numerical solution is not guaranteed", module="torchsde")
+                ys, extra_after = solver(
+                    coefficients,
+                    noise,
+                    y,
+                    [start, end],
+                    min(watch.step, end - start),
+                    extra,
+                    adaptive=True,
+                    rtol=job.rtol,
+                    atol=job.atol,
+                    dt_min=0.0,
+                    **backward,
+                )
+        except (ArithmeticError, AssertionError) as error:
+            if not from_step_control(error):
+                raise
+            watch.retry()
+            continue
+        watch.finish()
+        noise.observe = BackwardWatch(watch, start, end).observe
+        return ys[-1], extra_after
+
+
+def _progress(job: Job, nodes: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+    def observe(first: float, last: float) -> None:
+        if last % 16 == 0:
+            job.progress(float(nodes[int(last)]))
+
+    return observe

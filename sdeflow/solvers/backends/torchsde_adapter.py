@@ -1,0 +1,203 @@
+r"""A process and its path as torchsde wants to see them.
+
+torchsde adds up its times, ``t += dt``, and so ends on slivers, drifts in float32, and steps over the save times,
+between which it interpolates. Steps of fixed size are therefore run on a clock of its own that counts them: with
+:math:`t = t_k + h(u - k)` and :math:`u = 0, 1, 2, \dots`,
+
+.. math:: dx = h f \, du + \sqrt{h}\, \sigma \, dB_u, \qquad B_u = W / \sqrt{h}.
+
+Whole numbers are added without rounding, each save time is one, and the true time is looked up. All steps of a call have
+the same size, since the later stages of a step belong to its end, where the next size would already hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchsde import BaseBrownian
+
+from sdeflow.brownian import Driver
+from sdeflow.processes.boundary import state_time
+from sdeflow.processes.sde import SDE
+from sdeflow.solvers.grid import Grid
+from sdeflow.solvers.job import Counter
+
+__all__ = ["Coefficients", "Noise", "RealClock", "StepClock", "noise_type"]
+
+CHUNK = 1024  # nodes whose times are prepared together
+
+Clock = Callable[[float], Tensor]
+Observer = Callable[[float, float], None]
+
+
+def _prepare(process: SDE, t: Tensor, x: Tensor) -> Tensor:
+    """Times ``(N,)`` as the process wants them, so that its guard has nothing to convert."""
+    return t if process.precise_time else state_time(t, x.new_empty(len(t), 1), process.interval).reshape(-1)
+
+
+class StepClock:
+    """The true time of u, where nodes first, first + 1, …, last of a grid are u = 0, 1, 2, …
+
+    Arguments:
+        process: Whose times they are.
+        x: A state, for its dtype and device.
+        grid: The grid.
+        first: The node that is u = 0.
+        last: The last node; all steps between are equal up to rounding.
+    """
+
+    def __init__(self, process: SDE, x: Tensor, grid: Grid, first: int, last: int) -> None:
+        self.process, self.x = process, x
+        self.nodes = grid.nodes[first : last + 1]
+        self.h = float(self.nodes[-1] - self.nodes[0]) / (last - first)
+        self._rows: dict[tuple[int, float], tuple[Tensor, ...]] = {}
+
+    def __call__(self, u: float) -> Tensor:
+        k = math.floor(u)
+        place = u - k
+        key = (k // CHUNK, place)
+        if key not in self._rows:
+            if len(self._rows) >= 8:  # the places in a step that a method looks at, and the next chunk of each
+                self._rows.clear()
+            left = self.nodes[key[0] * CHUNK : (key[0] + 1) * CHUNK]
+            t = torch.from_numpy(left + place * self.h).to(self.x.device)
+            self._rows[key] = _prepare(self.process, t, self.x).unbind()
+        return self._rows[key][k % CHUNK]
+
+
+class RealClock:
+    """The time itself, never outside [start, end], by which rounding may miss."""
+
+    def __init__(self, process: SDE, x: Tensor, start: float, end: float) -> None:
+        self.process, self.x, self.start, self.end = process, x, start, end
+        self._last: tuple[float, Tensor] | None = None
+
+    def __call__(self, t: float) -> Tensor:
+        if self._last is None or self._last[0] != t:  # drift and diffusion ask for the same one
+            inside = np.asarray([min(max(t, self.start), self.end)])
+            self._last = t, _prepare(self.process, torch.from_numpy(inside).to(self.x.device), self.x)[0]
+        return self._last[1]
+
+
+def noise_type(process: SDE) -> str:
+    """torchsde's word for the noise. Additive noise on the diagonal stays there, where it costs a vector and not a matrix."""
+    return "additive" if process.additive and process.noise != "diagonal" else process.noise
+
+
+class Coefficients:
+    """The object with f and g that torchsde steps: states are flat, ``(B, D)``, and every evaluation is counted.
+
+    Before it steps, torchsde calls f and g once to see their shapes. Those values are kept and handed out where the first
+    step asks for them again, so that nothing is evaluated or counted in vain.
+
+    Arguments:
+        process: The process.
+        shape: The shape of its state, ``(B, *event)``.
+        clock: From torchsde's time to the time given to the process.
+        h: The unit of torchsde's time.
+        calculus: The calculus that the method is for; additive noise goes with either.
+        counter: Where evaluations are counted.
+    """
+
+    def __init__(
+        self, process: SDE, shape: torch.Size, clock: Clock, h: float, calculus: str, counter: Counter
+    ) -> None:
+        self.process, self.shape, self.clock, self.h, self.counter = process, shape, clock, h, counter
+        self.sde_type = calculus
+        self.noise_type = noise_type(process)
+        self._seen: dict[str, tuple[float, Tensor, Tensor] | None] = {}
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        return self._first_twice("drift", self._drift, float(t), y)
+
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        return self._first_twice("diffusion", self._diffusion, float(t), y)
+
+    def _first_twice(self, name: str, evaluate: Callable[[float, Tensor], Tensor], t: float, y: Tensor) -> Tensor:
+        if name not in self._seen:
+            value = evaluate(t, y)
+            self._seen[name] = t, y, value
+            return value
+        seen, self._seen[name] = self._seen[name], None
+        setattr(self.counter, name, getattr(self.counter, name) + 1)
+        # The same tensor, not an equal one: Milstein's method differentiates by a copy of the state.
+        return seen[2] if seen is not None and seen[0] == t and seen[1] is y else evaluate(t, y)
+
+    def _drift(self, t: float, y: Tensor) -> Tensor:
+        f = self.process.drift(self.clock(t), y.reshape(self.shape)).reshape(y.shape)
+        return f if self.h == 1 else f * self.h
+
+    def _diffusion(self, t: float, y: Tensor) -> Tensor:
+        g = self.process.diffusion(self.clock(t), y.reshape(self.shape))
+        if self.h != 1:
+            g = g * math.sqrt(self.h)
+        if self.process.noise == "general":
+            return g
+        g = g.expand(self.shape).reshape(y.shape)
+        return g if self.process.noise == "diagonal" else g.unsqueeze(-1)
+
+
+class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
+    """A path as torchsde's Brownian motion, with shape ``(B, M)``, on the clock that torchsde runs on.
+
+    Arguments:
+        path: The path.
+        areas: Whether the Lévy area matters, as it does for general noise only; without, it is not computed.
+        h: The unit of torchsde's time.
+        nodes: The nodes at u = 0, 1, 2, … where u counts steps, or None where torchsde's time is the time itself.
+        cell: The path's own cell that begins at u = 0, where the steps are the path's cells; else None.
+        observe: Called with each interval that is asked for, in torchsde's time.
+    """
+
+    def __init__(
+        self,
+        path: Driver,
+        areas: bool,
+        observe: Observer,
+        h: float = 1.0,
+        nodes: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+        cell: int | None = None,
+    ) -> None:
+        self.path, self.areas, self.observe, self.h, self.nodes, self._cell = path, areas, observe, h, nodes, cell
+
+    def __repr__(self) -> str:
+        return f"Noise({self.path!r})"
+
+    shape = property(lambda self: (self.path.shape[0], math.prod(self.path.shape[1:])))
+    dtype = property(lambda self: self.path.dtype)
+    device = property(lambda self: self.path.device)
+    levy_area_approximation = property(lambda self: self.path.levy_area_approximation)
+
+    def __call__(
+        self, ta: float | Tensor, tb: float | Tensor, return_U: bool = False, return_A: bool = False
+    ) -> Tensor | tuple[Tensor, ...]:
+        start, stop = float(ta), float(tb)
+        self.observe(start, stop)
+        areas = return_A and self.areas
+        parts = self._parts(start, stop, return_U, areas)
+        if self.h != 1:  # W, U and A scale as the powers 1/2, 3/2 and 1 of time
+            powers = (0.5, *(1.5,) * return_U, *(1.0,) * areas)
+            parts = [part * self.h**-power for part, power in zip(parts, powers, strict=True)]
+        if not areas:
+            parts = [part.reshape(self.shape) for part in parts]
+            if return_A:
+                parts.append(parts[0].new_zeros(()))  # torchsde asks for it and, without general noise, ignores it
+        return tuple(parts) if len(parts) > 1 else parts[0]
+
+    def _parts(self, start: float, stop: float, return_U: bool, areas: bool) -> list[Tensor]:
+        """W, and U and A where they are wanted, in the path's own time."""
+        if self._cell is not None and not areas:
+            k = self._cell + int(start)
+            if not return_U:
+                return [self.path.cell(k)]
+            W, H = self.path.cell_levy(k)
+            return [W, (0.5 * W + H) * self.h]
+        if self.nodes is not None:
+            start, stop = float(self.nodes[int(start)]), float(self.nodes[int(stop)])
+        answer = self.path(start, stop, return_U=return_U, return_A=areas)
+        return [answer] if isinstance(answer, Tensor) else list(answer)
