@@ -311,7 +311,9 @@ def test_a_process_without_a_schedule_is_refused(process, name):
 
 def test_wrong_states_and_times_are_refused_in_a_sentence():
     truth = mixture("full").along(PROCESSES["vp"])
-    with pytest.raises(ArgumentError, match=r"x has shape \(5, 3\); this law's events have shape \(2,\), so give \(B, 2\)"):
+    with pytest.raises(
+        ArgumentError, match=r"x has shape \(5, 3\); this law's events have shape \(2,\), so give \(B, 2\)"
+    ):
         truth.score(0.5, torch.zeros(5, 3))
     with pytest.raises(ArgumentError, match=r"x has shape \(2,\)"):
         truth.log_prob(0.5, torch.zeros(2))

@@ -192,7 +192,9 @@ def test_the_deviation_keeps_its_digits_near_the_data(schedule, deviation, time)
     t = torch.tensor(time, dtype=torch.float64)
     assert schedule.s(t).item() == pytest.approx(deviation(time), rel=1e-13)
     assert schedule.variance(t).item() == pytest.approx(deviation(time) ** 2, rel=1e-13)
-    assert schedule.log_snr(t).item() == pytest.approx(2 * (schedule.a(t).log().item() - math.log(deviation(time))), rel=1e-13)
+    assert schedule.log_snr(t).item() == pytest.approx(
+        2 * (schedule.a(t).log().item() - math.log(deviation(time))), rel=1e-13
+    )
     found = schedule.time_of_log_snr(schedule.log_snr(t)).item()
     assert found == pytest.approx(time, rel=1e-10)
 
