@@ -30,7 +30,7 @@ NOISES = ("diagonal", "scalar", "general")
 
 
 def apply_diffusion(noise: str, g: Tensor, increment: Tensor) -> Tensor:
-    """σ ΔW, with the shape of the state.
+    """σ ΔW, broadcasting to the state.
 
     Example:
         >>> apply_diffusion("diagonal", torch.tensor(2.0), torch.tensor([[1.0, -1.0]]))

@@ -310,5 +310,3 @@ def _halved(steps: Any) -> Any:
     nodes = torch.as_tensor(steps, dtype=torch.float64)
     middles = (nodes[1:] + nodes[:-1]) / 2
     return torch.cat([torch.stack([nodes[:-1], middles], 1).flatten(), nodes[-1:]])
-
-

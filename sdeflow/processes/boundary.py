@@ -23,14 +23,15 @@ def as_time(t: Time, x: Tensor) -> Tensor:
     """A time as a float64 tensor that broadcasts against x: 0-d, or ``(B, 1, …, 1)`` with one time per row."""
     if not isinstance(t, Tensor):
         return torch.tensor(float(t), dtype=torch.float64, device=x.device)
-    if t.dtype is not torch.float64 or t.device != x.device:
-        t = t.to(x.device, torch.float64)
-    if t.ndim == 0 or (t.ndim == x.ndim and t[0].numel() == 1):
-        return t
-    if t.numel() == 1:
-        return t.reshape(())
-    if t.shape == x.shape[:1]:
-        return t.reshape(-1, *[1] * (x.ndim - 1))
+    time: Tensor = t
+    if time.dtype is not torch.float64 or time.device != x.device:
+        time = time.to(x.device, torch.float64)
+    if time.ndim == 0 or (time.ndim == x.ndim and time.numel() == len(time) and len(time) in (1, len(x))):
+        return time
+    if time.numel() == 1:
+        return time.reshape(())
+    if time.shape == x.shape[:1]:
+        return time.reshape(-1, *[1] * (x.ndim - 1))
     raise ArgumentError(
         f"the time has shape {tuple(t.shape)} for a state of shape {tuple(x.shape)}. "
         f"Give a number, a 0-d tensor, or one time per row with shape ({len(x)},)."
@@ -67,7 +68,9 @@ def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 def _describe(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+    return (
+        f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__} {value!r}"
+    )
 
 
 def _in_dtype(name: str, value: Any, x: Tensor) -> Tensor:
@@ -111,12 +114,11 @@ def check_diffusion(noise: str, value: Any, x: Tensor) -> Tensor:
                 f"the diffusion returned {_describe(value)}; with noise='general' and a state of shape "
                 f"{tuple(x.shape)} it returns ({x.shape[0]}, {x.shape[1]}, M), one column per Brownian motion."
             )
-    elif value.ndim and value.shape != x.shape:
-        if value.ndim > x.ndim or any(v not in (1, n) for v, n in zip(value.shape[::-1], x.shape[::-1], strict=False)):
-            raise ArgumentError(
-                f"the diffusion returned {_describe(value)}, which does not broadcast to the state's shape "
-                f"{tuple(x.shape)}, as noise={noise!r} needs. A matrix (B, D, M) is noise='general'."
-            )
+    elif value.ndim > x.ndim or any(v not in (1, n) for v, n in zip(value.shape[::-1], x.shape[::-1], strict=False)):
+        raise ArgumentError(
+            f"the diffusion returned {_describe(value)}, which does not broadcast to the state's shape "
+            f"{tuple(x.shape)}, as noise={noise!r} needs. A matrix (B, D, M) is noise='general'."
+        )
     checked: Tensor = value
     return checked
 

@@ -64,6 +64,8 @@ def convert(schedule: Schedule, t: Time, x: Tensor, value: Tensor, *, given: str
     """
     choose("given", given, QUANTITIES)
     choose("wanted", wanted, QUANTITIES)
+    if given == wanted:
+        return value  # at the ends too, where the solve below would be 0/0
     t = as_time(t, x)
     a, s = schedule.a(t), schedule.s(t)
     p, q, r = _row(given, schedule, t)

@@ -23,7 +23,9 @@ __all__ = [
 
 
 class ScheduledDiffusion(SDE, precise_time=True):
-    r"""The diffusion of any Gaussian schedule: :math:`dx = \frac{\dot a}{a} x\,dt + g\,dW`, :math:`g^2 = (s^2)' - 2\frac{\dot a}{a}s^2`.
+    r"""The diffusion of any Gaussian schedule: :math:`dx = \frac{\dot a}{a} x\,dt + g\,dW`.
+
+    Its coefficients follow from the schedule, :math:`g^2 = (s^2)' - 2\frac{\dot a}{a}s^2`.
 
     Noise is diagonal and additive, for events of any shape.
 
@@ -138,12 +140,16 @@ class CosineVariancePreserving(ScheduledDiffusion, precise_time=True):
     def __init__(self, *, interval: tuple[float, float] = (0.0, 0.999)) -> None:
         start, end = _after_zero(interval)
         if end >= 1:
-            raise ArgumentError(f"interval={interval!r}: the cosine schedule has an infinite β at t = 1; end before it.")
+            raise ArgumentError(
+                f"interval={interval!r}: the cosine schedule has an infinite β at t = 1; end before it."
+            )
         super().__init__(CosineVPSchedule((start, end)), prior_deviation=1.0)
 
 
 class VarianceExploding(ScheduledDiffusion, precise_time=True):
-    r"""The variance-exploding SDE :math:`dx = g\,dW`, :math:`g = \sigma\sqrt{2\ln(\sigma_{max}/\sigma_{min})}`, σ = σ_min(σ_max/σ_min)^t.
+    r"""The variance-exploding SDE :math:`dx = g\,dW`, :math:`g = \sigma\sqrt{2\ln(\sigma_{max}/\sigma_{min})}`.
+
+    Here σ(t) = σ_min(σ_max/σ_min)^t.
 
     p(x_t | x_0) = N(x_0, σ²(t) − σ²(0)): exactly that, where common code writes σ²(t).
 

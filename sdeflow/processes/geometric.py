@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, LogNormal
@@ -33,6 +35,9 @@ class GeometricBrownianMotion(SDE, precise_time=True):
         >>> gbm.diffusion_divergence(0.0, torch.tensor([[1.0, 2.0]]))  # ∇·Σ = 2σ²x
         tensor([[0.7200, 1.4400]])
     """
+
+    mu: Any
+    sigma: Any
 
     def __init__(
         self, mu: float | Tensor = 0.0, sigma: float | Tensor = 1.0, *, interval: tuple[float, float] = (0.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class Langevin(SDE, precise_time=True):
         tensor([[-1., -1.]])
     """
 
+    temperature: Any
+
     def __init__(
         self,
         grad_log_density: Callable[[Tensor], Tensor],
@@ -55,7 +58,9 @@ class Langevin(SDE, precise_time=True):
 
 
 class UnderdampedLangevin(SDE, precise_time=True):
-    r"""Underdamped (kinetic) Langevin dynamics: :math:`dq = p\,dt`, :math:`dp = (\nabla\log\pi(q) - \gamma p)\,dt + \sqrt{2\gamma\tau}\,dW`.
+    r"""Underdamped (kinetic) Langevin dynamics.
+
+    .. math:: dq = p\,dt, \qquad dp = (\nabla\log\pi(q) - \gamma p)\,dt + \sqrt{2\gamma\tau}\,dW.
 
     The state has shape ``(B, 2, *event)``: x[:, 0] is the position q, x[:, 1] the momentum p. The stationary law is
     π^{1/τ}(q) N(p; 0, τ). The noise reaches the momentum only: Σ is singular, and two such processes determine no score.
@@ -75,6 +80,9 @@ class UnderdampedLangevin(SDE, precise_time=True):
         >>> kinetic.drift(0.0, torch.ones(1, 2, 1)).flatten()
         tensor([ 1., -3.])
     """
+
+    friction: Any
+    temperature: Any
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
@@ -37,6 +39,10 @@ class OrnsteinUhlenbeck(SDE, precise_time=True):
         tensor([[0.3679]])
     """
 
+    theta: Any
+    mean: Any
+    sigma: Any
+
     def __init__(
         self,
         theta: float | Tensor = 1.0,
@@ -60,13 +66,17 @@ class OrnsteinUhlenbeck(SDE, precise_time=True):
 
     def marginal(self, x0: Tensor, t: Time, s: Time | None = None) -> Distribution:
         tau = (as_time(t, x0) - as_time(self.interval[0] if s is None else s, x0)).clamp_min(0)
-        theta, mean, sigma = (torch.as_tensor(v, dtype=torch.float64).to(x0.device) for v in (self.theta, self.mean, self.sigma))
+        theta, mean, sigma = (
+            torch.as_tensor(v, dtype=torch.float64).to(x0.device) for v in (self.theta, self.mean, self.sigma)
+        )
         variance = -(sigma**2) * torch.expm1(-2 * theta * tau) / (2 * theta)
         return gaussian((mean + (-theta * tau).exp() * (x0 - mean)).to(x0.dtype), variance.sqrt())
 
     def prior(self, event_shape: tuple[int, ...] | torch.Size) -> Distribution:
         """The stationary law N(μ, σ²/2θ)."""
-        mean, theta, sigma = (torch.as_tensor(v, dtype=torch.get_default_dtype()) for v in (self.mean, self.theta, self.sigma))
+        mean, theta, sigma = (
+            torch.as_tensor(v, dtype=torch.get_default_dtype()) for v in (self.mean, self.theta, self.sigma)
+        )
         deviation = sigma / (2 * theta).sqrt()
         return Independent(Normal(mean.expand(event_shape), deviation.expand(event_shape)), len(event_shape))
 
@@ -83,6 +93,8 @@ class BrownianMotion(SDE, precise_time=True):
         tensor([[1.]])
     """
 
+    sigma: Any
+
     def __init__(self, sigma: float | Tensor = 1.0, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(noise="diagonal", additive=True, interval=interval)
         parameter(self, "sigma", sigma, positive=True)
@@ -97,7 +109,7 @@ class BrownianMotion(SDE, precise_time=True):
 
     def marginal(self, x0: Tensor, t: Time, s: Time | None = None) -> Distribution:
         tau = (as_time(t, x0) - as_time(self.interval[0] if s is None else s, x0)).clamp_min(0)
-        return gaussian(x0, torch.as_tensor(self.sigma).to(tau) * tau.sqrt())
+        return gaussian(x0, torch.as_tensor(self.sigma, dtype=torch.float64).to(tau) * tau.sqrt())
 
 
 class BrownianBridge(SDE, precise_time=True):
@@ -119,6 +131,8 @@ class BrownianBridge(SDE, precise_time=True):
     """
 
     confined = True
+    end: Any
+    sigma: Any
 
     def __init__(
         self,
@@ -132,13 +146,16 @@ class BrownianBridge(SDE, precise_time=True):
             interval = (0.0, 0.999 * time)
         super().__init__(noise="diagonal", additive=True, interval=interval)
         if self.interval[1] >= time:
-            raise ArgumentError(f"interval={interval!r}: the bridge's drift is infinite at T = {time:g}; end before it.")
+            raise ArgumentError(
+                f"interval={interval!r}: the bridge's drift is infinite at T = {time:g}; end before it."
+            )
         parameter(self, "end", end)
         parameter(self, "sigma", sigma, positive=True)
         self.time = float(time)
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
-        return (like(self.end, x) - x) / (self.time - t).to(x.dtype)
+        remaining: Tensor = (self.time - t).to(x.dtype)
+        return (like(self.end, x) - x) / remaining
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return torch.as_tensor(like(self.sigma, x), dtype=x.dtype, device=x.device)
@@ -147,4 +164,5 @@ class BrownianBridge(SDE, precise_time=True):
         start, now = as_time(self.interval[0] if s is None else s, x0), as_time(t, x0)
         part = ((now - start) / (self.time - start)).clamp_min(0)
         mean = x0 + part.to(x0.dtype) * (like(self.end, x0) - x0)
-        return gaussian(mean, torch.as_tensor(self.sigma).to(part) * (part * (self.time - now)).sqrt())
+        sigma = torch.as_tensor(self.sigma, dtype=torch.float64).to(part)
+        return gaussian(mean, sigma * (part * (self.time - now)).sqrt())

@@ -38,8 +38,8 @@ def plain_number(*values: Any) -> bool:
     return all(isinstance(value, float) for value in values)
 
 
-def like(value: Any, x: Tensor) -> Any:
-    """A parameter in the dtype and on the device of the state; a number stays a number."""
+def like(value: Any, x: Tensor) -> Tensor:
+    """A parameter in the dtype and on the device of the state; a number stays a number, which multiplies faster."""
     return value.to(x) if isinstance(value, Tensor) else value
 
 

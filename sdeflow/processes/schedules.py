@@ -275,7 +275,7 @@ class OUSchedule(_LogSignalSchedule):
     def variance(self, t: Tensor) -> Tensor:
         if self.theta == 0:
             return self.sigma**2 * (t - self.interval[0])
-        return -self.sigma**2 * torch.expm1(2 * self.log_a(t)) / (2 * self.theta)
+        return -(self.sigma**2) * torch.expm1(2 * self.log_a(t)) / (2 * self.theta)
 
     def variance_dot(self, t: Tensor) -> Tensor:
         return self.sigma**2 * (2 * self.log_a(t)).exp()

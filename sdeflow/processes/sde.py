@@ -10,7 +10,6 @@ from torch.distributions import Distribution
 
 from sdeflow.calculus import NOISES, apply_covariance, noise_terms
 from sdeflow.errors import ArgumentError, choose
-from sdeflow.processes.boundary import UserField
 from sdeflow.processes.process import Process
 from sdeflow.types import Field, Time
 
@@ -64,7 +63,9 @@ class SDE(Process):
         self.additive = additive
         for name, value in (("drift", drift), ("diffusion", diffusion)):
             if value is not None and not callable(value):
-                raise ArgumentError(f"the {name} is {value!r}; give a function of (t, x), such as lambda t, x: {value}.")
+                raise ArgumentError(
+                    f"the {name} is {value!r}; give a function of (t, x), such as lambda t, x: {value}."
+                )
         self.drift_function = drift
         self.diffusion_function = diffusion
 
@@ -91,7 +92,7 @@ class SDE(Process):
         return c + d
 
     def ito_correction(self, t: Time, x: Tensor) -> Tensor:
-        r"""Σ_k (∂σ_k)σ_k, with the shape of x; the Stratonovich drift is the Itô drift minus half of it, on a clock that runs forward."""
+        """Σ_k (∂σ_k)σ_k, with the shape of x: on a forward clock the Stratonovich drift is the Itô drift minus half of it."""
         if self.additive:
             return torch.zeros_like(x)
         if self.noise == "diagonal":  # ∇·Σ = 2 g∂g there, and a process may know it in closed form
@@ -180,7 +181,9 @@ class SDE(Process):
         return ProbabilityFlow(self, score)
 
     def marginal_preserving(self, score: Field, epsilon: Time | Field) -> MarginalPreserving:
-        r"""The SDE with this one's marginals and noise √(2ε): drift :math:`v + \varepsilon\nabla\log p_t`, v the probability flow.
+        r"""The SDE with this one's marginals and noise √(2ε): drift :math:`v + \varepsilon\nabla\log p_t`.
+
+        v is the velocity of the probability flow.
 
         Arguments:
             score: ∇log p_t on this process's clock.

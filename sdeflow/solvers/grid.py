@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def save_times(t: Any, interval: tuple[float, float], direction: int) -> list[fl
         raise ArgumentError(f"t={t!r} is not finite; give finite times.")
     steps = np.diff(times)
     if not ((steps > 0).all() or (steps < 0).all()):
-        raise ArgumentError(f"t={_short(times)} is not monotonic; give strictly increasing or strictly decreasing times.")
+        raise ArgumentError(
+            f"t={_short(times)} is not monotonic; give strictly increasing or strictly decreasing times."
+        )
     return times
 
 
@@ -84,7 +87,9 @@ def _split(times: Sequence[float], dt: float) -> Grid:
     if dt < 4 * float(np.spacing(max(abs(start), abs(end)))):
         raise ArgumentError(f"dt={dt!r} is so small that the times from {start:g} to {end:g} collide in float64.")
     if span / dt > MOST_STEPS:
-        raise ArgumentError(f"dt={dt!r} makes more than {MOST_STEPS:g} steps from {start:g} to {end:g}; give a larger one.")
+        raise ArgumentError(
+            f"dt={dt!r} makes more than {MOST_STEPS:g} steps from {start:g} to {end:g}; give a larger one."
+        )
     steps = max(1, math.ceil(span / dt - ROUNDING))
     whole = start + span * (np.arange(steps + 1) / steps)
     whole[-1] = end
@@ -93,7 +98,7 @@ def _split(times: Sequence[float], dt: float) -> Grid:
     if np.abs(places - saves).max() < ROUNDING * max(1, steps) ** 0.5 and (np.diff(saves) > 0).all():
         return Grid(whole, tuple(saves.tolist()), True)
     nodes, indices = [np.asarray([start])], [0]
-    for left, right in zip(times[:-1], times[1:], strict=True):
+    for left, right in pairwise(times):
         count = max(1, math.ceil((right - left) / dt - ROUNDING))
         part = left + (right - left) * (np.arange(1, count + 1) / count)
         part[-1] = right

@@ -116,7 +116,7 @@ class Method:
             return f"it is for {can} noise, and this process has {kind} noise"
         if self.calculus not in ("any", process.calculus) and not process.additive:
             other = "to_ito()" if self.calculus == "ito" else "to_stratonovich()"
-            return f"it is for {self.calculus} SDEs, and this process is written in {process.calculus} form ({other} converts it)"
+            return f"it is for {self.calculus} SDEs, and this process is in {process.calculus} form ({other} converts it)"
         return ""
 
 

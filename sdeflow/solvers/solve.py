@@ -164,7 +164,8 @@ def _check_state(x0: Any) -> None:
         raise ArgumentError(f"x0 is {type(x0).__name__}; give a tensor of shape (B, *event).")
     if x0.dtype not in (torch.float32, torch.float64):
         raise ArgumentError(
-            f"x0 has dtype {x0.dtype}; states are float32 or float64: x0.float(). (Networks in half precision work under autocast.)"
+            f"x0 has dtype {x0.dtype}; states are float32 or float64: x0.float(). "
+            f"(Networks in half precision work under autocast.)"
         )
     if x0.ndim < 2:
         raise ArgumentError(
@@ -174,7 +175,9 @@ def _check_state(x0: Any) -> None:
     if x0.numel() == 0:
         raise ArgumentError(f"x0 has shape {tuple(x0.shape)}, which is empty; give at least one sample.")
     if not bool(x0.isfinite().all()):
-        raise ArgumentError(f"x0 is not finite in {int((~x0.isfinite().flatten(1).all(1)).sum())} of {len(x0)} samples.")
+        raise ArgumentError(
+            f"x0 is not finite in {int((~x0.isfinite().flatten(1).all(1)).sum())} of {len(x0)} samples."
+        )
 
 
 def _check_span(process: Process, times: list[float]) -> None:
@@ -211,7 +214,11 @@ def _step_rule(process: Process, dt: Any, steps: Any, rtol: Any, atol: Any) -> b
     """Whether steps are adaptive: exactly one of dt, steps and tolerances is given."""
     given = [
         name
-        for name, there in (("dt", dt is not None), ("steps", steps is not None), ("rtol/atol", not (rtol is atol is None)))
+        for name, there in (
+            ("dt", dt is not None),
+            ("steps", steps is not None),
+            ("rtol/atol", not (rtol is atol is None)),
+        )
         if there
     ]
     if len(given) > 1:
@@ -302,7 +309,7 @@ def _driver(
     seed: int | None,
     brownian: Driver | None,
 ) -> Driver | None:
-    """The path that drives an SDE on the forward clock: the caller's if it fits, else one with the solve's own steps as cells."""
+    """What drives an SDE on the forward clock: the caller's path if it fits, else one whose cells are the solve's steps."""
     if not isinstance(process, SDE):
         if brownian is not None:
             raise ArgumentError("brownian= is given, but an ODE has no noise.")
@@ -361,9 +368,7 @@ def _check_additive(process: SDE, t: float, x0: Tensor) -> None:
     with torch.no_grad():
         here, there = root.diffusion(t, x0), root.diffusion(t, x0 + 1)
     if not torch.equal(here, there):
-        raise ArgumentError(
-            "the process says additive=True, but its diffusion changes with x; drop additive=True."
-        )
+        raise ArgumentError("the process says additive=True, but its diffusion changes with x; drop additive=True.")
 
 
 def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_failure: str) -> Solution:

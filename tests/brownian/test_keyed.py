@@ -87,9 +87,7 @@ def test_a_batch_splits_anywhere(event, start, cut, count):
     def draw(first: int, rows: int) -> np.ndarray:
         return RowBlocks((rows, *event), first).normals(5, Stream.CELL_W, 1, 2)
 
-    assert np.array_equal(
-        draw(start, count), np.concatenate([draw(start, cut), draw(start + cut, count - cut)])
-    )
+    assert np.array_equal(draw(start, count), np.concatenate([draw(start, cut), draw(start + cut, count - cut)]))
 
 
 @pytest.mark.parametrize("event", [(), (1,), (3,), (784,), (20_000,)])

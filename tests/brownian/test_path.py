@@ -32,9 +32,7 @@ intervals = st.tuples(times, times).map(sorted).filter(lambda ends: ends[1] - en
 
 
 def make(shape=(3, 2), seed=0, **options):
-    return BrownianPath(
-        shape, T0, T1, **{"levy": "space-time", "dtype": torch.float64, "seed": seed, **options}
-    )
+    return BrownianPath(shape, T0, T1, **{"levy": "space-time", "dtype": torch.float64, "seed": seed, **options})
 
 
 def chen(path, ends):
@@ -75,9 +73,7 @@ def test_chen_is_exact_on_the_lattice(cells, places):
 
 
 @seeded
-@given(
-    cells=cells, queries=st.lists(intervals, min_size=2, max_size=8), order=st.randoms(use_true_random=False)
-)
+@given(cells=cells, queries=st.lists(intervals, min_size=2, max_size=8), order=st.randoms(use_true_random=False))
 def test_answers_do_not_depend_on_what_was_asked_before(cells, queries, order: random.Random):
     path = make(cells=cells)
     alone = {tuple(q): make(cells=cells).levy(*q) for q in queries}
@@ -471,9 +467,7 @@ def test_levy_area_is_a_function_of_the_interval():
     assert A.shape == (3, 4, 4)
     path.area(0.1, 0.8), path.levy(0.5, 1.0)
     assert torch.equal(path.area(0.1, 0.9), A)
-    assert not torch.equal(
-        path._area_noise(path._interval(0.1, 0.9)), path._area_noise(path._interval(0.1, 0.8))
-    )
+    assert not torch.equal(path._area_noise(path._interval(0.1, 0.9)), path._area_noise(path._interval(0.1, 0.8)))
     assert torch.equal(make((3,)).area(0.1, 0.9), torch.zeros(3, dtype=torch.float64))
     assert make((3, 5, 2)).area(0.1, 0.9).shape == (3, 5, 2, 2)
 
