@@ -4,7 +4,7 @@ A process says what moves, a method says how it is stepped, a path of noise says
 a plug-in that supplies the learned part of a process.
 """
 
-from sdeflow import laws, processes
+from sdeflow import analysis, laws, processes
 from sdeflow.brownian import BrownianPath
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
 from sdeflow.likelihood import Flow, LogProb, bits_per_dim
@@ -33,6 +33,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "analysis",
     "bits_per_dim",
     "continuity_residual",
     "fokker_planck_residual",

@@ -12,7 +12,7 @@ import sdeflow
 ROOT = Path(sdeflow.__file__).parent
 
 LAYERS = [
-    {"errors", "types"},
+    {"errors", "extras", "types"},
     {"calculus"},
     {"brownian"},
     {"processes"},
