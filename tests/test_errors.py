@@ -20,7 +20,7 @@ def ode(velocity=lambda t, x: -x, **kwargs):
 
 
 def solve(process=None, x0=X, t=None, **kwargs):
-    return sf.solve(process or sde(), x0, t, **({"dt": 0.1} if not kwargs else kwargs))
+    return sf.solve(process or sde(), x0, t, **(kwargs or {"dt": 0.1}))
 
 
 def normal(*shape):

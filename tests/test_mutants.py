@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mutants import Mutant, faults, load, run
 
-MINIMUM = 0
+MINIMUM = 15
 
 PACKAGE = "def double(x):\n    return 2 * x\n\n\ndef half(x):\n    return x / 2\n"
 TESTS = "import sdeflow\n\n\ndef test_double():\n    assert sdeflow.double(3) == 6\n"

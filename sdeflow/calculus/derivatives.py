@@ -97,6 +97,8 @@ def jacobian(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
                  [0., 4.]]])
     """
     x, y, graph = _evaluate(field, x)
+    if not y.requires_grad:  # a field that ignores x costs one evaluation
+        return y, x.new_zeros(len(x), y[0].numel(), x[0].numel())
     rows = torch.cat([block for _, block in _rows(y, x, graph)]).movedim(0, 1)
     return (y, rows) if graph else (y.detach(), rows.detach())
 
@@ -110,6 +112,8 @@ def diagonal(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
         tensor([[ 3., 12.]])
     """
     x, y, graph = _evaluate(field, x)
+    if not y.requires_grad:
+        return y, torch.zeros_like(x, requires_grad=False)
     parts = [rows[:, :, where].diagonal(dim1=0, dim2=2) for where, rows in _rows(y, x, graph)]
     slope = torch.cat(parts, dim=1).reshape(x.shape)
     return (y, slope) if graph else (y.detach(), slope.detach())

@@ -317,9 +317,11 @@ def test_wrong_states_and_times_are_refused_in_a_sentence():
         truth.score(0.5, torch.zeros(5, 3))
     with pytest.raises(ArgumentError, match=r"x has shape \(2,\)"):
         truth.log_prob(0.5, torch.zeros(2))
-    with pytest.raises(ArgumentError, match="x is torch.int64"):
+    with pytest.raises(ArgumentError, match=r"x is torch\.int64"):
         truth.velocity(0.5, torch.zeros(5, 2).long())
     with pytest.raises(ArgumentError, match=r"one time per row with shape \(5,\)"):
         truth.score(torch.zeros(4), torch.zeros(5, 2))
+    with pytest.raises(ArgumentError, match=r"the time has shape \(4, 1\) for a state of shape \(5, 2\)"):
+        truth.score(torch.zeros(4, 1), torch.zeros(5, 2))
     with pytest.raises(ArgumentError, match="one law has one time"):
         truth.at(torch.zeros(3))

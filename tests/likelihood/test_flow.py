@@ -79,7 +79,9 @@ def test_the_prior_in_place_of_the_law_at_the_end_is_off():
 
 def test_image_events_and_batch_shapes():
     """An affine flow of (2, 2) events, x = e·z, with leading sample and batch axes."""
-    base = Independent(Normal(torch.zeros(3, 2, 2, dtype=DOUBLE), torch.tensor([1.0, 2.0, 3.0]).double()[:, None, None]), 2)
+    base = Independent(
+        Normal(torch.zeros(3, 2, 2, dtype=DOUBLE), torch.tensor([1.0, 2.0, 3.0]).double()[:, None, None]), 2
+    )
     flow = sf.Flow(sf.ODE(lambda t, x: x), base, rtol=1e-9, atol=1e-9)
     assert flow.batch_shape == (3,) and flow.event_shape == (2, 2)
     x = flow.sample((5,))
@@ -151,7 +153,9 @@ def test_the_interval_of_256_probes_covers_what_it_says():
     covered = (error <= 1.96 * estimate.stderr + estimate.solver_error).double().mean().item()
     assert 0.92 <= covered <= 0.98
     assert (error <= 5 * estimate.stderr + estimate.solver_error).double().mean() >= 0.997
-    assert estimate.solver_error.median() < 0.2 * estimate.stderr.median()  # the probes, not the solver, are what is tested
+    assert (
+        estimate.solver_error.median() < 0.2 * estimate.stderr.median()
+    )  # the probes, not the solver, are what is tested
 
 
 @pytest.mark.parametrize("probe_law", ["rademacher", "gaussian"])

@@ -11,7 +11,7 @@ from sdeflow.processes import CustomSchedule, LinearSchedule, convert
 from sdeflow.processes.conversions import QUANTITIES
 from sdeflow.processes.schedules import CosineVPSchedule, OUSchedule, SubVPSchedule, VESchedule, VPSchedule
 
-properties = settings(derandomize=True, deadline=None, max_examples=30)
+properties = settings(derandomize=True, deadline=None, max_examples=25)
 SCHEDULES = {
     "vp": VPSchedule(0.1, 20.0),
     "sub-vp": SubVPSchedule(0.1, 20.0),

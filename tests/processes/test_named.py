@@ -37,9 +37,7 @@ def simulate(process, x0, times, steps):
     grid = torch.linspace(process.interval[0], times[-1], 2 * steps + 1, dtype=torch.float64)
     path = sf.BrownianPath(x0.shape, grid[0], grid[-1], seed=5, cells=grid, dtype=x0.dtype)
     saves = [process.interval[0], *times]
-    return [
-        sf.solve(process, x0, saves, steps=grid[::stride], method="heun", brownian=path).x[1:] for stride in (1, 2)
-    ]
+    return [sf.solve(process, x0, saves, steps=grid[::stride], method="heun", brownian=path).x[1:] for stride in (1, 2)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -77,6 +75,7 @@ def test_marginals_compose(name):
 
 def test_exact_variance_of_ve_subtracts_the_start():
     ve = P.VarianceExploding(0.5, 2.0)
+    assert ve.schedule.variance(torch.zeros((), dtype=torch.float64)) == 0
     assert ve.marginal(torch.zeros(1, 1), 1.0).variance.item() == pytest.approx(4.0 - 0.25, rel=1e-6)
 
 

@@ -12,7 +12,7 @@ from sdeflow.errors import ArgumentError
 from sdeflow.processes import CustomSchedule, LinearSchedule, ScheduledDiffusion
 from sdeflow.processes.schedules import CosineVPSchedule, OUSchedule, SubVPSchedule, VESchedule, VPSchedule
 
-properties = settings(derandomize=True, deadline=None, max_examples=40)
+properties = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 def number(low, high):

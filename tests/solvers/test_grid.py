@@ -51,6 +51,8 @@ def test_tenths_make_ten_steps():
     for dt, count in ((0.1, 10), (0.01, 100), (1e-3, 1000)):
         sol = sf.solve(SDE, X.float(), (0.0, 1.0), dt=dt, seed=0)
         assert sol.stats["nfe_drift"] == sol.stats["accepted"] == count
+    assert (0.4 - 0.1) / 0.1 > 3  # in floating point; it is three steps all the same
+    assert sf.solve(SDE, X, (0.1, 0.4), dt=0.1, seed=0).stats["accepted"] == 3
 
 
 def test_save_times_off_the_grid_are_nodes_not_interpolations():

@@ -103,12 +103,14 @@ def commuting(seed=3):
     M = torch.tensor([[0.2, 0.5], [-0.4, 0.3]], dtype=torch.float64)
     eye = torch.eye(2, dtype=torch.float64)
     A, B = -0.5 * eye + 0.3 * M, torch.stack([0.4 * eye + 0.5 * M, 0.3 * M @ M - 0.2 * eye])
-    process = sf.SDE(
-        lambda t, x: x @ A.T, lambda t, x: torch.einsum("kij,bj->bik", B, x), noise="general"
-    )
+    process = sf.SDE(lambda t, x: x @ A.T, lambda t, x: torch.einsum("kij,bj->bik", B, x), noise="general")
     drift = A - 0.5 * (B @ B).sum(0)
     x0 = start(2)
-    return process, x0, lambda W: (torch.linalg.matrix_exp(drift + torch.einsum("bk,kij->bij", W, B)) @ x0[..., None])[..., 0]
+    return (
+        process,
+        x0,
+        lambda W: (torch.linalg.matrix_exp(drift + torch.einsum("bk,kij->bij", W, B)) @ x0[..., None])[..., 0],
+    )
 
 
 def test_euler_maruyama_is_of_order_one_half_and_one():

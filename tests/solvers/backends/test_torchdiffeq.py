@@ -18,7 +18,7 @@ a zero coordinate without tolerance                         test_zero_without_to
 AssertionErrors of torchdiffeq, and of the user             test_blow_up, test_max_steps, test_errors_of_the_velocity_come_out
 an empty batch; rk4 with a velocity of the wrong shape      test_refusals
 a second derivative through the adjoint                     test_second_derivative_through_the_adjoint
-sqrt(0) in the gradient of a step size                      test_backprop_with_a_row_of_zeros
+a gradient of the size of the first step                    test_the_first_step_is_not_differentiated
 a jump in t                                                 test_breakpoints, test_breakpoints_with_fixed_steps
 defective methods of newer versions                         test_methods_of_a_newer_version
 ==========================================================  ==========================================================
@@ -28,10 +28,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
 
 import pytest
 import torch
+from scipy.integrate import LSODA
 from torch import Tensor, nn
 from torchdiffeq._impl.odeint import SOLVERS
 
@@ -112,7 +112,12 @@ def test_methods_of_a_newer_version(monkeypatch) -> None:
     ode = sf.ODE(lambda t, x: -x)
     for name, adaptive in (("tsit5", True), ("implicit_euler", False)):
         method = table[f"torchdiffeq:{name}"]
-        assert (method.ode_order, method.adaptive, method.fixed, method.misfit(ode)) == (None, adaptive, not adaptive, "")
+        assert (method.ode_order, method.adaptive, method.fixed, method.misfit(ode)) == (
+            None,
+            adaptive,
+            not adaptive,
+            "",
+        )
     assert "first order" in table["torchdiffeq:gl4"].misfit(ode)
 
 
@@ -137,8 +142,8 @@ def test_error_of_adaptive_steps(name: str, shape, times, forced) -> None:
     tolerance = 1e-4 if TABLE[name].ode_order == 2 else 1e-6
     with torch.no_grad():
         solution = sf.solve(ode, x0, times, rtol=tolerance, atol=tolerance, method=name)
-    # fehlberg2 bounds h²x''/512, which at this tolerance is far below its own error of order h³.
-    assert (solution.x - spiral.exact(times, x0)).abs().max() < (300 if "fehlberg2" in name else 100) * tolerance
+    # What fehlberg2 takes for its error is h²x''/512: Fehlberg's own coefficients, and far too small at any tolerance.
+    assert (solution.x - spiral.exact(times, x0)).abs().max() < (3000 if "fehlberg2" in name else 100) * tolerance
     assert torch.equal(solution.x[0], x0)
 
 
@@ -195,7 +200,7 @@ def test_no_time_outside_the_span(name: str, gradient, times, dtype) -> None:
     forward = len(record.times)
     solution.x.square().sum().backward()
     assert (len(record.times) > forward) == (gradient == "adjoint")
-    assert 0.0 <= min(record.times) and max(record.times) <= 1.0
+    assert min(record.times) >= 0.0 and max(record.times) <= 1.0
 
 
 def test_a_step_that_hits_a_save_time_by_itself() -> None:
@@ -211,7 +216,7 @@ def test_the_guess_of_the_first_step_stays_inside(gradient) -> None:
     record = Recorder(lambda t, x: 1e-6 * x)  # so slow that the guess is 10⁴ long
     x0 = draw(2, 2).requires_grad_()
     sf.solve(sf.ODE(record), x0, rtol=1e-3, atol=1e-3, gradient=gradient).final.sum().backward()
-    assert 0.0 <= min(record.times) and max(record.times) <= 1.0
+    assert min(record.times) >= 0.0 and max(record.times) <= 1.0
 
 
 class Precise(sf.ODE, precise_time=True):
@@ -239,12 +244,9 @@ def test_precise_time_keeps_its_digits(name: str, gradient) -> None:
         solution = sf.solve(process, x0, [start, 1 - 2e-7, stop], method=name, gradient=gradient, **rule)
         solution.final.sum().backward()
         recorded[dtype] = process.times
-    if not TABLE[name].adaptive:
-        assert recorded[torch.float32] == pytest.approx(recorded[DOUBLE], rel=0, abs=1e-15)
-    forward = 40 if TABLE[name].adaptive else 0  # the guess of the backward pass's first step is of the state's dtype
-    pairs = list(zip(recorded[torch.float32][:forward], recorded[DOUBLE][:forward], strict=False))
-    if gradient == "backprop":
-        assert all(abs(a - b) < 1e-15 for a, b in pairs)
+    # The backward pass of an adaptive method guesses a first step, in the state's dtype.
+    exact = solution.stats["nfe_drift"] if TABLE[name].adaptive else None
+    assert recorded[torch.float32][:exact] == pytest.approx(recorded[DOUBLE][:exact], rel=0, abs=1e-15)
     assert min(recorded[torch.float32]) >= start and max(recorded[torch.float32]) <= stop
 
 
@@ -260,7 +262,7 @@ def test_never_rounded_onto_the_end(name: str) -> None:
 def test_save_times_off_the_grid() -> None:
     times, x0, spiral = [0.0, 0.123, 0.777, 2.0], draw(3, 2), Spiral(True)
     x = sf.solve(sf.ODE(spiral.velocity, interval=(0.0, 2.0)), x0, times, dt=0.02, method="torchdiffeq:rk4").x
-    assert (x - spiral.exact(times, x0)).abs().max() < 1e-7
+    assert (x - spiral.exact(times, x0)).abs().max() < 3e-7  # linear interpolation would cost 1e-4
 
 
 def test_dopri8_at_interior_save_times() -> None:
@@ -303,6 +305,12 @@ def test_breakpoints_with_fixed_steps(name: str, dtype) -> None:
     assert (x - jumped(x0, [1.0])[0]).abs().max() < scale  # a stage on the wrong side costs 5/100/2 = 2.5e-2 and more
     back = sf.solve(sf.ODE(jump), x, [1.0, 0.0], steps=steps, breakpoints=[0.3], method=f"torchdiffeq:{name}").final
     assert (back - x0).abs().max() < 3 * scale
+
+
+def test_breakpoints_that_are_nodes_up_to_rounding() -> None:
+    x0 = draw(3, 2)  # 0.4 · 3/4 is 0.30000000000000004
+    x = sf.solve(sf.ODE(jump), x0, [0.0, 0.4], steps=4, breakpoints=[0.3], method="torchdiffeq:rk4").final
+    assert (x - jumped(x0, [0.4])[0]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("times", [[0.0, 1.0], [0.0, 0.3, 1.0]])
@@ -372,8 +380,12 @@ def test_adjoint_agrees_with_backprop(name: str, times) -> None:
     net, shift = Net(), draw(3, seed=2).requires_grad_()
     ode, x0 = sf.ODE(lambda t, x: net(t, x) + 0.3 * shift.sin()), draw(4, 3, seed=3).requires_grad_()
     order = TABLE[name].ode_order
-    tolerance = {2: 3e-7, 3: 1e-7}.get(order, 1e-9)
-    rule = {"rtol": tolerance, "atol": tolerance} if TABLE[name].adaptive else {"steps": {1: 1, 2: 240, 3: 60, 4: 60}[order]}
+    tolerance = 5e-9 if "fehlberg2" in name else {2: 3e-7, 3: 1e-7}.get(order, 1e-9)
+    rule = (
+        {"rtol": tolerance, "atol": tolerance}
+        if TABLE[name].adaptive
+        else {"steps": {1: 1, 2: 240, 3: 60, 4: 60}[order]}
+    )
     if order == 1:  # Euler's adjoint is another discretisation, so they differ by O(h): it is extrapolated to h = 0
         return _euler_extrapolates(ode, x0, [net.W, shift], times)
     grads = _gradients(ode, x0, [net.W, shift], times, method=name, **rule)
@@ -409,6 +421,17 @@ def test_backprop_is_the_derivative_of_the_solution() -> None:
     assert torch.allclose(grads[1], (x0 @ (spiral.A @ decay).T).sum(), rtol=1e-7)
 
 
+def test_the_first_step_is_not_differentiated() -> None:
+    grads, record = [], Recorder(lambda t, x: -x * (1 + t))
+    for first_step in (None, "the same"):
+        x0 = draw(3, 2).requires_grad_()
+        if first_step:
+            first_step = record.times[2] / 0.2  # after the first velocity and the guess comes the second stage
+        sf.solve(sf.ODE(record), x0, rtol=1e-1, atol=1e-1, first_step=first_step).final.sum().backward()
+        grads.append(x0.grad)
+    assert torch.allclose(*grads, rtol=1e-12)
+
+
 def test_backprop_with_a_row_of_zeros() -> None:
     x0 = torch.tensor([[1.0, 2.0], [0.0, 0.0]], dtype=DOUBLE, requires_grad=True)
     sf.solve(sf.ODE(lambda t, x: -x), x0, rtol=1e-8, atol=1e-8).final.sum().backward()
@@ -430,28 +453,42 @@ def test_adjoint_finds_what_a_closure_captured(name: str) -> None:
     assert late.grad.item() == pytest.approx(-2 * value, rel=1e-5)
 
 
+def growth(t, x):
+    """At x = 0 all is still, and the adjoint, exp(3 sin(10 t)), is not."""
+    return 30 * (10 * t).cos() * x
+
+
 @pytest.mark.parametrize("name", ["dopri5", "bosh3"])
 def test_adjoint_of_a_mean_over_a_large_batch(name: str) -> None:
-    """The gradient of a mean is 1e-5 an entry: below an absolute tolerance of 1e-5, were that not relative to it."""
-    theta = torch.tensor(3.0, dtype=DOUBLE, requires_grad=True)
-    x0 = torch.ones(10_000, 1, dtype=DOUBLE).requires_grad_()
-    ode = sf.ODE(lambda t, x: (theta * t).cos() * 3 * x)
-    x = sf.solve(ode, x0, rtol=1e-5, atol=1e-5, gradient="adjoint", method=f"torchdiffeq:{name}").final
-    x.mean().backward()
-    s, c = math.sin(3.0), math.cos(3.0)
-    assert x0.grad[0].item() * 1e4 == pytest.approx(math.exp(s), rel=1e-4)
-    assert theta.grad.item() == pytest.approx(math.exp(s) * (3 * c - s) / 3, rel=1e-3)
+    """The gradient of a mean is 1e-4 an entry: near an absolute tolerance of 1e-5, were that not relative to it."""
+    x0 = torch.zeros(10_000, 1, dtype=DOUBLE).requires_grad_()
+    options = {"rtol": 1e-5, "atol": 1e-5, "gradient": "adjoint", "method": f"torchdiffeq:{name}"}
+    sf.solve(sf.ODE(growth), x0, **options).final.mean().backward()
+    assert x0.grad[0].item() * 1e4 == pytest.approx(math.exp(3 * math.sin(10)), rel=1e-2)
+
+
+def test_max_steps_of_the_backward_pass() -> None:
+    """Forward and backward are counted apart, and both are limited."""
+    x0 = torch.zeros(2, 1, dtype=DOUBLE).requires_grad_()
+    options = {"rtol": 1e-5, "atol": 1e-5, "gradient": "adjoint"}
+    still = sf.solve(sf.ODE(growth), x0, max_steps=20, **options)
+    with pytest.raises(SolveError, match=r"In the backward pass of the adjoint.*max_steps=20"):
+        still.final.sum().backward()
+    x0 = draw(2, 2).requires_grad_()
+    ode = sf.ODE(lambda t, x: torch.stack([x[:, 1], -100 * x[:, 0]], 1))
+    attempts = sum(sf.solve(ode, x0, **options).stats[key] for key in ("accepted", "rejected"))
+    sf.solve(ode, x0, max_steps=3 * attempts // 2, **options).final.sum().backward()
 
 
 def test_second_derivative_through_the_adjoint() -> None:
     x0 = draw(2, 2).requires_grad_()
     ode = sf.ODE(lambda t, x: -(x**3))
     final = sf.solve(ode, x0, rtol=1e-6, atol=1e-6, gradient="adjoint").final
-    with pytest.raises(ArgumentError, match="first derivatives only.*gradient='backprop'"):
+    with pytest.raises(ArgumentError, match=r"first derivatives only.*gradient='backprop'"):
         torch.autograd.grad(final.sum(), x0, create_graph=True)
     (first,) = torch.autograd.grad(sf.solve(ode, x0, rtol=1e-6, atol=1e-6).final.sum(), x0, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x0)
-    assert torch.allclose(second, -3 * x0 * (1 + 2 * x0**2) ** -2.5, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(second, -6 * x0 * (1 + 2 * x0**2) ** -2.5, rtol=1e-3, atol=1e-4)
 
 
 def test_adjoint_of_a_velocity_that_differentiates() -> None:
@@ -564,6 +601,12 @@ def test_max_steps() -> None:
     assert 2 < len(solution.x) < 5 and torch.allclose(solution.x, whole.x[: len(solution.x)], rtol=1e-12)
 
 
+def test_max_steps_that_ends_at_a_save_time() -> None:
+    ode, x0 = sf.ODE(lambda t, x: 0 * x + 1), torch.ones(1, 1)
+    solution, _ = fails(ode, x0, [0.0, 0.5, 1.0], rtol=1e-3, atol=1e-3, first_step=0.5, max_steps=1)
+    assert solution.x.flatten().tolist() == [1.0, 1.5]
+
+
 def test_reached_states_keep_their_gradient() -> None:
     x0 = torch.ones(1, 1, dtype=DOUBLE, requires_grad=True)
     ode = sf.ODE(lambda t, x: x**2, interval=(0.0, 2.0))
@@ -633,7 +676,11 @@ def test_explicit_adams_converges() -> None:
 @pytest.mark.parametrize("name", ["explicit_adams", "implicit_adams", "fixed_adams"])
 def test_adams_needs_equal_steps(name: str) -> None:
     ode, x0, method = sf.ODE(lambda t, x: -x), torch.ones(1, 1), f"torchdiffeq:{name}"
-    for rule in ({"steps": [0.0, 0.1, 0.3, 1.0]}, {"dt": 0.1, "t": [0.0, 0.234, 1.0]}, {"steps": 10, "breakpoints": [0.5]}):
+    for rule in (
+        {"steps": [0.0, 0.1, 0.3, 1.0]},
+        {"dt": 0.1, "t": [0.0, 0.234, 1.0]},
+        {"steps": 10, "breakpoints": [0.5]},
+    ):
         with pytest.raises(MethodError, match="equal steps"):
             sf.solve(ode, x0, method=method, **rule)
     sf.solve(ode, x0, method=method, steps=torch.linspace(0, 1, 11))
@@ -641,7 +688,7 @@ def test_adams_needs_equal_steps(name: str) -> None:
 
 def test_corrector_that_does_not_converge() -> None:
     ode, x0 = sf.ODE(lambda t, x: -100 * x), torch.ones(1, 1, dtype=DOUBLE)
-    with pytest.warns(SdeflowWarning, match="did not converge in 7 of 10 steps") as caught:
+    with pytest.warns(SdeflowWarning, match="did not converge in 8 of 10 steps") as caught:
         sf.solve(ode, x0, steps=10, method="torchdiffeq:implicit_adams")
     assert len(caught) == 1
 
@@ -674,31 +721,39 @@ def _job(ode, name: str, **changes) -> Job:
     return Job(**{**defaults, **changes})
 
 
-def test_scipy_that_gives_up() -> None:
-    """scipy returns the times it reached, and torchdiffeq does not say that there are fewer."""
-    method = replace(TABLE["torchdiffeq:scipy_solver"], options={"solver": "RK45"})  # LSODA does not give up by itself
-    times = (0.0, 0.5, 0.9, 1.5, 2.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of min_step, which RK45 does not have
-        outcome = backend.run(_job(sf.ODE(lambda t, x: x**2), "torchdiffeq:scipy_solver", method=method, times=times))
-    assert len(outcome.x) == 3 and torch.allclose(outcome.x[-1], torch.tensor(10.0, dtype=DOUBLE), rtol=1e-3)
-    assert outcome.status in (Status.STEP_TOO_SMALL, Status.NON_FINITE)
-    assert "gave up between t=0.9 and t=1.5" in outcome.message
-
-
 def test_scipy_within_max_steps() -> None:
-    times = [0.0, 0.5, 0.9, 1.5]
-    ode = sf.ODE(lambda t, x: x**2, interval=(0.0, 2.0))
-    options = {"rtol": 1e-6, "atol": 1e-6, "method": "torchdiffeq:scipy_solver", "max_steps": 1000}
+    """By itself LSODA would go on at a blow-up for ever."""
+    times, ode = [0.0, 0.5, 0.9, 1.5], sf.ODE(lambda t, x: x**2, interval=(0.0, 2.0))
+    options = {"rtol": 1e-6, "atol": 1e-6, "method": "torchdiffeq:scipy_solver", "max_steps": 500}
     solution, message = fails(ode, torch.ones(2, 2, dtype=DOUBLE), times, **options)
-    assert (solution.status == Status.MAX_STEPS).all() and "max_steps=1000" in message
+    assert (solution.status == Status.MAX_STEPS).all() and "max_steps=500 steps and is at t=0.9999" in message
+    assert solution.stats["accepted"] == 500
     assert torch.allclose(solution.x[:, 0, 0], 1 / (1 - solution.t), rtol=1e-3) and len(solution.t) == 3
 
 
-def test_scipy_nan() -> None:
-    ode = sf.ODE(lambda t, x: torch.where(t > 0.5, math.nan, -x))
-    options = {"rtol": 1e-6, "atol": 1e-6, "method": "torchdiffeq:scipy_solver", "on_failure": "return"}
-    assert (sf.solve(ode, draw(2, 2), [0.0, 0.4, 1.0], **options).status == Status.NON_FINITE).all()
+def test_scipy_that_gives_up(monkeypatch) -> None:
+    """scipy returns the times it reached, and torchdiffeq does not say that there are fewer."""
+    original = LSODA._step_impl
+
+    def step(self):
+        return original(self) if self.t < 0.6 else (False, "Unexpected istate in LSODA.")
+
+    monkeypatch.setattr(LSODA, "_step_impl", step)
+    options = {"rtol": 1e-6, "method": "torchdiffeq:scipy_solver"}
+    solution, message = fails(sf.ODE(lambda t, x: -x), draw(2, 2), [0.0, 0.5, 1.0], **options)
+    assert (
+        solution.status == Status.STEP_TOO_SMALL
+    ).all() and "gave up (Unexpected istate in LSODA) at t=0.6" in message
+    assert torch.allclose(solution.x[1], solution.x[0] * math.exp(-0.5), rtol=1e-4) and len(solution.x) == 2
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_scipy_nan(down: bool) -> None:
+    ode = sf.ODE(lambda t, x: torch.where((1 - t if down else t) > 0.5, math.nan, -x))
+    times = [1 - t if down else t for t in (0.0, 0.4, 1.0)]
+    solution, message = fails(ode, draw(2, 2), times, rtol=1e-6, atol=1e-6, method="torchdiffeq:scipy_solver")
+    assert (solution.status == Status.NON_FINITE).all() and solution.t.tolist() == times[:2]
+    assert solution.x.isfinite().all() and "infinite or NaN at t=0." in message
 
 
 def test_scipy_has_no_gradient_and_says_so() -> None:
@@ -709,7 +764,7 @@ def test_scipy_has_no_gradient_and_says_so() -> None:
         (sf.ODE(nn_velocity()), torch.ones(1, 1)),
         (sf.ODE(lambda t, x: -x), torch.ones(1, 1, requires_grad=True)),
     ):
-        with pytest.raises(MethodError, match="has no gradient.*no_grad"):
+        with pytest.raises(MethodError, match=r"has no gradient.*no_grad"):
             sf.solve(ode, x0, **options)
         with torch.no_grad():
             assert sf.solve(ode, x0, **options).success.all()
@@ -733,10 +788,12 @@ def test_scipy_solves_stiff_problems() -> None:
     assert abs(solution.final.item() - math.cos(1)) < 1e-3 and len(record.times) < 1000
 
 
-def test_scipy_in_float32_keeps_float64_time() -> None:
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
+def test_scipy_has_float64_time(dtype) -> None:
+    """torchdiffeq gives LSODA's velocity a t that went through float32, also where the state is float64."""
     process = Precise()
-    solution = sf.solve(process, torch.ones(2, 2), rtol=1e-6, method="torchdiffeq:scipy_solver")
-    assert solution.x.dtype is torch.float32
-    assert any(t != float(torch.tensor(t, dtype=torch.float32)) for t in process.times)
-
-
+    solution = sf.solve(
+        process, torch.ones(2, 2, dtype=dtype), rtol=1e-6, method="torchdiffeq:scipy_solver", first_step=0.1
+    )
+    assert solution.x.dtype is dtype
+    assert 0.1 in process.times
