@@ -1,6 +1,6 @@
 """What we know of torchdiffeq's methods: data, and nothing else.
 
-The methods themselves are whatever the installed torchdiffeq lists; one that is not known here is listed without a claim.
+The methods themselves are whatever the installed torchdiffeq lists; one that is not known here comes without a claim.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ADAMS = ("explicit_adams", "implicit_adams", "fixed_adams")
 class Known:
     """One method: its order as measured, where in [0, 1] its stages stand (for methods of fixed steps), its source.
 
-    With max_order=k, torchdiffeq's explicit Adams method has order k − 1 and its implicit one order k. Its own default of 12
-    diverges (y' = −y to t = 2 in 64 steps: an error of 2.6e5), and is not offered.
+    With max_order=k, torchdiffeq's explicit Adams method has order k − 1 and its implicit one order k. Its own default of
+    12 diverges (y' = −y to t = 2 in 64 steps: an error of 2.6e5), and is not offered.
     """
 
     order: float | None
@@ -35,8 +35,14 @@ class Known:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_HAIRER = "Solving Ordinary Differential Equations I (Hairer, Nørsett & Wanner, 1993), https://doi.org/10.1007/978-3-540-78862-1"
-_HEUN = "Neue Methoden zur approximativen Integration der Differentialgleichungen einer unabhängigen Veränderlichen (Heun, 1900)"
+_HAIRER = (
+    "Solving Ordinary Differential Equations I (Hairer, Nørsett & Wanner, 1993), "
+    "https://doi.org/10.1007/978-3-540-78862-1"
+)
+_HEUN = (
+    "Neue Methoden zur approximativen Integration der Differentialgleichungen einer unabhängigen Veränderlichen "
+    "(Heun, 1900)"
+)
 _IMPLICIT = {"max_order": 4, "max_iters": 20}
 
 KNOWN = {
@@ -52,7 +58,7 @@ KNOWN = {
         3,
         "A 3(2) pair of Runge–Kutta formulas (Bogacki & Shampine, 1989), https://doi.org/10.1016/0893-9659(89)90079-7",
     ),
-    "fehlberg2": Known(
+    "fehlberg2": Known(  # its estimate of the error is h²x''/512, so that it exceeds tolerances by some 500 times
         2,
         "Low-order classical Runge–Kutta formulas with stepsize control (Fehlberg, 1969), "
         "https://ntrs.nasa.gov/citations/19690021375",
@@ -78,13 +84,12 @@ KNOWN = {
         None,
         "Automatic Selection of Methods for Solving Stiff and Nonstiff Systems of Ordinary Differential Equations "
         "(Petzold, 1983), https://doi.org/10.1137/0904010",
-        # torchdiffeq's own default: the one method here for stiff problems. Its error norm is a maximum, so it hides no sample.
-        options={"solver": "LSODA"},
+        # LSODA, torchdiffeq's own default. Its error norm is a maximum, so it hides no sample.
     ),
 }
 
 DEFECTS = {
-    "gl4": "torchdiffeq's gl4 is of first order only where the velocity depends on t (one of its abscissae is entered twice)",
+    "gl4": "torchdiffeq's gl4 is of first order only where the velocity depends on t (an abscissa is entered twice)",
 }
 
 _NOTHING = Known(None, "")
@@ -113,6 +118,9 @@ def _entry(name: str, solver: type) -> Method:
 
 
 def stages(name: str) -> tuple[float, ...]:
-    """Where in a step, in [0, 1], the velocity is evaluated, in the order of evaluation; () where that is not known."""
-    tableau = getattr(SOLVERS[name], "tableau", None)  # an adaptive method begins with the last velocity of the step before
+    """Where in a step, in [0, 1], the velocity is evaluated, in the order of evaluation; () where that is not known.
+
+    The first stage of an adaptive method is not among them: it is the last velocity of the step before.
+    """
+    tableau = getattr(SOLVERS[name], "tableau", None)
     return KNOWN.get(name, _NOTHING).stages if tableau is None else tuple(tableau.alpha.tolist())

@@ -1,9 +1,10 @@
 r"""torchsde's methods behind sdeflow's checks, on sdeflow's path, at sdeflow's times.
 
-What a wrapped method is spared: save times that are interpolated, slivers of steps, noise of another seed, time in
-float32, a default step, states that must be ``(B, D)``, matrices for additive noise on the diagonal, endless loops at NaN,
-and gradients that are silently missing. Two limits remain torchsde's own. Its adaptive steps are shared by the batch and
-bound the error's root mean square over all of it; and its tolerances have a floor of 1e-7.
+What it is spared: save times that are interpolated, slivers of steps, noise of another seed, time in float32, a default
+step, states that must be ``(B, D)``, matrices for additive noise on the diagonal, endless loops, and gradients that are
+silently missing. What remains torchsde's own: adaptive steps are shared by the batch, and hold the root mean square of
+the error over all of it to the tolerance, which has a floor of 1e-7; and gradients of gradients come
+from the adjoint of Stratonovich methods only, ``reversible_heun`` excepted.
 
 References:
     torchsde, https://github.com/google-research/torchsde
@@ -24,11 +25,10 @@ import torchsde
 from torch import Tensor
 
 from sdeflow.brownian import Driver
-from sdeflow.calculus import leaves
-from sdeflow.errors import MethodError, SdeflowWarning
+from sdeflow.errors import SdeflowWarning
 from sdeflow.processes.sde import SDE
-from sdeflow.solvers.backends.torchsde_adaptive import BackwardWatch, Stop, Watch, from_step_control
 from sdeflow.solvers.backends.torchsde_adapter import Coefficients, Noise, RealClock, StepClock
+from sdeflow.solvers.backends.torchsde_adaptive import BackwardWatch, Stop, Watch, from_step_control
 from sdeflow.solvers.backends.torchsde_adjoint import adjoint_options, captured, once_only
 from sdeflow.solvers.backends.torchsde_checks import check_jacobian
 from sdeflow.solvers.backends.torchsde_methods import torchsde_methods
@@ -39,6 +39,7 @@ __all__ = ["run", "torchsde_methods"]
 
 EQUAL = 1e-9  # relative difference of step sizes that counts as rounding
 FLOOR = 1e-7  # of torchsde's tolerances
+DIFFERENTIATING = ("milstein", "log_ode")  # these leave a graph behind, step upon step, even if nobody wants gradients
 FIRST_STEP = 0.01  # of the span, where none is given
 
 
@@ -62,17 +63,20 @@ class _Solver:
         self.job, self.process, self.path = job, job.process, job.brownian
         self.method: str = job.method.options["method"]
         self.options: dict[str, Any] = dict(job.method.options.get("options", {}))
-        self.calculus = self.process.calculus if job.method.calculus == "any" else job.method.calculus
+        self.calculus = job.method.calculus
+        if self.calculus == "any":  # additive noise is the same in both, and the Stratonovich adjoint is the better one
+            self.calculus = "stratonovich" if self.process.additive else self.process.calculus
         self.counter = Counter()
         self.y0 = job.x0.reshape(len(job.x0), -1)
         check_jacobian(job, self.method, bool(self.options))
-        # Methods that differentiate leave a graph behind, step upon step, even where nobody wants a gradient.
-        parameters = captured(self.process, job.x0, job.times) if torch.is_grad_enabled() else ()
-        self.wanted = torch.is_grad_enabled() and (job.x0.requires_grad or bool(parameters))
-        self.adjoint = job.gradient == "adjoint" and self.wanted
+        self.wanted = torch.is_grad_enabled()
         self.adjoint_options: dict[str, Any] = {}
-        if self.adjoint:
-            self.adjoint_options = adjoint_options(self.process, self.method, self.calculus, parameters)
+        if self.wanted and (job.gradient == "adjoint" or self.method in DIFFERENTIATING):
+            parameters = captured(self.process, job.x0, job.times)
+            self.wanted = job.x0.requires_grad or bool(parameters)
+            if self.wanted and job.gradient == "adjoint":
+                self.adjoint_options = adjoint_options(self.process, self.method, self.calculus, parameters)
+        self.adjoint = bool(self.adjoint_options)
 
     def coefficients(self, clock: Any, h: float) -> Coefficients:
         return Coefficients(self.process, self.job.x0.shape, clock, h, self.calculus, self.counter)
@@ -92,7 +96,7 @@ class _Solver:
         ys, extra = integrate(
             coefficients,
             y,
-            torch.tensor(times, dtype=torch.float64),
+            torch.tensor(times, dtype=torch.float64, device="cpu"),
             bm=noise,
             method=self.method,
             dt=dt,
@@ -102,7 +106,8 @@ class _Solver:
             **self.adjoint_options,
             **options,
         )
-        return once_only(ys) if self.adjoint and self.calculus == "ito" else ys, tuple(extra)
+        once = self.adjoint and (self.calculus == "ito" or self.method == "reversible_heun")
+        return once_only(ys) if once else ys, tuple(extra)
 
     def outcome(self, saved: list[Tensor], **others: Any) -> Outcome:
         x = torch.stack([y.reshape(self.job.x0.shape) for y in saved])
@@ -168,7 +173,7 @@ def _adaptive(solver: _Solver) -> Outcome:
             stacklevel=4,
         )
     span = job.times[-1] - job.times[0]
-    watch = Watch(job.times[0], job.times[-1], job.first_step or FIRST_STEP * span, job.max_steps)
+    watch = Watch(job, job.first_step or FIRST_STEP * span)
     y, extra, saved = solver.y0, None, [solver.y0]
     try:
         for start, end in pairwise(sorted({*job.times, *job.breakpoints})):
@@ -181,7 +186,7 @@ def _adaptive(solver: _Solver) -> Outcome:
             accepted=watch.accepted,
             rejected=watch.attempts - watch.accepted,
             status=stop.status,
-            message=f"method={job.method.name!r}: {stop.message}",
+            message=f"{job.method.name} {stop.message}",
         )
     return solver.outcome(saved, accepted=watch.accepted, rejected=watch.attempts - watch.accepted)
 

@@ -6,8 +6,8 @@ between which it interpolates. Steps of fixed size are therefore run on a clock 
 
 .. math:: dx = h f \, du + \sqrt{h}\, \sigma \, dB_u, \qquad B_u = W / \sqrt{h}.
 
-Whole numbers are added without rounding, each save time is one, and the true time is looked up. All steps of a call have
-the same size, since the later stages of a step belong to its end, where the next size would already hold.
+Whole numbers are added without rounding, each save time is one, and the true time is looked up. All steps of a call
+have the same size, since the later stages of a step belong to its end, where the next size would already hold.
 """
 
 from __future__ import annotations
@@ -75,25 +75,27 @@ class RealClock:
 
     def __init__(self, process: SDE, x: Tensor, start: float, end: float) -> None:
         self.process, self.x, self.start, self.end = process, x, start, end
-        self._last: tuple[float, Tensor] | None = None
+        self._recent: dict[float, Tensor] = {}
 
     def __call__(self, t: float) -> Tensor:
-        if self._last is None or self._last[0] != t:  # drift and diffusion ask for the same one
+        if t not in self._recent:  # stages ask for the same few times, drift and diffusion for the same ones
+            if len(self._recent) >= 8:
+                self._recent.clear()
             inside = np.asarray([min(max(t, self.start), self.end)])
-            self._last = t, _prepare(self.process, torch.from_numpy(inside).to(self.x.device), self.x)[0]
-        return self._last[1]
+            self._recent[t] = _prepare(self.process, torch.from_numpy(inside).to(self.x.device), self.x)[0]
+        return self._recent[t]
 
 
 def noise_type(process: SDE) -> str:
-    """torchsde's word for the noise. Additive noise on the diagonal stays there, where it costs a vector and not a matrix."""
+    """torchsde's word for the noise. Additive noise on the diagonal stays there: it is a vector then, not a matrix."""
     return "additive" if process.additive and process.noise != "diagonal" else process.noise
 
 
 class Coefficients:
-    """The object with f and g that torchsde steps: states are flat, ``(B, D)``, and every evaluation is counted.
+    """The object with f and g that torchsde steps; states are flat, ``(B, D)``, and every evaluation is counted.
 
-    Before it steps, torchsde calls f and g once to see their shapes. Those values are kept and handed out where the first
-    step asks for them again, so that nothing is evaluated or counted in vain.
+    Before it steps, torchsde calls f and g once to see their shapes. Those values are kept and handed out where the
+    first step asks for them again, so that nothing is evaluated or counted in vain.
 
     Arguments:
         process: The process.
@@ -123,10 +125,13 @@ class Coefficients:
             value = evaluate(t, y)
             self._seen[name] = t, y, value
             return value
-        seen, self._seen[name] = self._seen[name], None
         setattr(self.counter, name, getattr(self.counter, name) + 1)
+        seen = self._seen[name]
         # The same tensor, not an equal one: Milstein's method differentiates by a copy of the state.
-        return seen[2] if seen is not None and seen[0] == t and seen[1] is y else evaluate(t, y)
+        if seen is None or seen[1] is not y or seen[0] != t:
+            return evaluate(t, y)
+        self._seen[name] = None
+        return seen[2]
 
     def _drift(self, t: float, y: Tensor) -> Tensor:
         f = self.process.drift(self.clock(t), y.reshape(self.shape)).reshape(y.shape)

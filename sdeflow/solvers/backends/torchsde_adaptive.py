@@ -11,9 +11,10 @@ import math
 from types import TracebackType
 
 from sdeflow.errors import SolveError
+from sdeflow.solvers.job import Job
 from sdeflow.solvers.status import Status
 
-__all__ = ["Stop", "Watch", "from_step_control"]
+__all__ = ["BackwardWatch", "Stop", "Watch", "from_step_control"]
 
 QUERIES = 3  # of the path in an attempt
 
@@ -31,10 +32,8 @@ class Watch:
     """An observer of the path's queries in an adaptive solve, gap by gap.
 
     Arguments:
-        start: Where the solve begins.
-        end: Where it ends.
+        job: The solve.
         step: The first step.
-        max_steps: The greatest number of attempts.
 
     Attributes:
         step: The last step that was not cut short by the end of a gap: where to go on in the next.
@@ -42,10 +41,11 @@ class Watch:
         accepted: Steps taken.
     """
 
-    def __init__(self, start: float, end: float, step: float, max_steps: int) -> None:
-        self.start, self.span, self.step, self.max_steps = start, end - start, step, max_steps
+    def __init__(self, job: Job, step: float) -> None:
+        start, end = job.times[0], job.times[-1]
+        self.step, self.max_steps, self.caller_time = step, job.max_steps, job.caller_time
         self.resolution = 4 * math.ulp(max(abs(start), abs(end)))
-        self.smallest = max(1e-12 * self.span, self.resolution)
+        self.smallest = max(1e-12 * (end - start), self.resolution)
         self.attempts = self.accepted = 0
 
     def begin(self, end: float) -> None:
@@ -64,15 +64,16 @@ class Watch:
         if self.attempts >= self.max_steps:
             raise Stop(
                 Status.MAX_STEPS,
-                f"max_steps={self.max_steps} attempts {self._reached(start)}. Give a larger max_steps, or looser rtol and atol.",
+                f"has attempted max_steps={self.max_steps} steps and is at {self._time(start)}. Loosen rtol and atol, "
+                f"or raise max_steps.",
             )
         if stop < self.end:
             self.step = stop - start
             if self.step < self.smallest:
                 raise Stop(
                     Status.STEP_TOO_SMALL,
-                    f"The step fell to {self.step:.2g}, and the solve {self._reached(start)}. The tolerances cannot be met: loosen "
-                    f"rtol and atol, use float64, or look for a coefficient that jumps or grows without bound there.",
+                    f"cannot meet rtol and atol at {self._time(start)} even with a step of {self.step:.2g}. Loosen "
+                    f"them, use float64, or look for a coefficient that jumps or grows without bound there.",
                 )
         self.attempts += 1
         self._last = (start, stop)
@@ -84,19 +85,19 @@ class Watch:
     def retry(self) -> None:
         """torchsde met a number that is not finite: set another first step for the same gap, or stop."""
         start, stop = self._last
-        if not self._taken and stop - start > self.smallest:
+        if not self._taken and stop - start > 8 * self.smallest:
             self.step = (stop - start) / 8
         elif self._taken and self.end - start <= self.resolution:
             self.step *= 0.9  # its times, added up, ended next to the end; other ones will not
         else:
             raise Stop(
                 Status.NON_FINITE,
-                f"The state became infinite or NaN, and the solve {self._reached(start)}. Look at the drift and diffusion there, "
-                f"or take a smaller first_step.",
+                f"met a state that is infinite or NaN right after {self._time(start)}. Look at the drift and diffusion "
+                f"there, or give a smaller first_step.",
             )
 
-    def _reached(self, t: float) -> str:
-        return f"came {t - self.start:.6g} of {self.span:g} far"
+    def _time(self, t: float) -> str:
+        return f"t={self.caller_time(t):.12g}"
 
 
 class BackwardWatch:
@@ -111,8 +112,8 @@ class BackwardWatch:
         inside = start > self.ends[0] and stop < self.ends[1]
         if self.queries > self.most or (inside and stop - start < self.smallest / 2):
             raise SolveError(
-                "The backward pass of gradient='adjoint' does not meet rtol and atol: loosen them, take fixed steps, or use "
-                "gradient='backprop'."
+                "the backward pass of gradient='adjoint' does not meet rtol and atol. Loosen them, take fixed steps, "
+                "or use gradient='backprop'."
             )
 
 

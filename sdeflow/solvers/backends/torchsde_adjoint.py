@@ -20,7 +20,7 @@ def captured(process: SDE, x: Tensor, times: tuple[float, ...]) -> tuple[Tensor,
 
     The second kind is found by evaluating the coefficients at the first and the last time, and walking their graphs.
     """
-    found = {id(p): p for p in process.parameters() if p.requires_grad}
+    found: dict[int, Tensor] = {id(p): p for p in process.parameters() if p.requires_grad}
     with torch.enable_grad():
         for t in (times[0], times[-1]):
             for y in (process.drift(t, x.detach()), process.diffusion(t, x.detach())):
@@ -33,18 +33,20 @@ def adjoint_options(process: SDE, method: str, calculus: str, parameters: tuple[
 
     A backward method that does not fit would fail only in the backward pass, with a message about something else; so it
     is chosen here. Itô: Milstein's for a noise on the diagonal that depends on the state, else Euler's. Stratonovich:
-    the midpoint rule, and for the reversible method its own inverse.
+    Heun's for itself, for reversible Heun its own inverse, else the midpoint rule. At steps of 1/64 the gradients then
+    differ from those of backpropagation by about 1e-2 for Itô methods, 4e-3 for ``euler_heun`` and ``milstein``, 6e-4
+    for the other Stratonovich methods, and by rounding for ``reversible_heun``.
     """
     if method == "reversible_heun":
         backward = "adjoint_reversible_heun"
     elif calculus == "stratonovich":
-        backward = "midpoint"
+        backward = "heun" if method == "heun" else "midpoint"
     else:
         backward = "milstein" if process.noise == "diagonal" and not process.additive else "euler"
     if calculus == "ito" and process.noise == "general" and not process.additive:
         warnings.warn(
-            "gradient='adjoint' of an Itô SDE with general noise is inaccurate: the gradients were off by 10 % at steps of "
-            "1/64. Use gradient='backprop', or the process in Stratonovich form, process.to_stratonovich().",
+            "gradient='adjoint' of an Itô SDE with general noise is inaccurate: gradients were off by 2 to 20 % at "
+            "steps of 1/64. Use gradient='backprop', or the process in Stratonovich form, process.to_stratonovich().",
             SdeflowWarning,
             stacklevel=5,
         )
@@ -59,15 +61,16 @@ class _OnceOnly(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise MethodError(
-                "create_graph=True asks for gradients of gradients, and gradient='adjoint' of an Itô SDE has none. "
-                "Use gradient='backprop', or a Stratonovich process (process.to_stratonovich()), whose adjoint has."
+                "create_graph=True asks for gradients of gradients, and gradient='adjoint' has none for Itô methods and "
+                "'torchsde:reversible_heun'. Use gradient='backprop', or another Stratonovich method."
             )
         return gradient
 
 
 def once_only(x: Tensor) -> Tensor:
     """The same tensor; differentiating it twice is refused in a sentence, where torchsde asks for a bug report."""
-    return _OnceOnly.apply(x)  # type: ignore[no-any-return]
+    same: Tensor = _OnceOnly.apply(x)  # type: ignore[no-untyped-call]
+    return same

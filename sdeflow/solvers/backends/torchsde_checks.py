@@ -1,9 +1,9 @@
 r"""What torchsde's derivatives take for granted about a diffusion, looked at before it goes wrong.
 
 Milstein's method adds :math:`\tfrac12 (\partial\sigma)\sigma\,(W^2 - h)`. torchsde computes the product from the left,
-:math:`\sigma^\top\partial\sigma`, which is the same only if the Jacobian is symmetric; otherwise the order falls to 1/2 in Itô
-form, and in Stratonovich form, where W² has a mean, the limit is another process. Its Itô adjoint takes noise on the
-diagonal to be elementwise in the same way.
+:math:`\sigma^\top\partial\sigma`, which is the same only if the Jacobian is symmetric; otherwise the order falls to 1/2
+in Itô form, and in Stratonovich form, where W² has a mean, the limit is another process. Its Itô adjoint takes noise on
+the diagonal to be elementwise in the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_jacobian(job: Job, method: str, gradient_free: bool) -> None:
     milstein = method == "milstein" and not gradient_free
     adjoint = job.gradient == "adjoint" and process.calculus == "ito"
     if process.noise == "scalar" and milstein:
-        reason = "torchsde multiplies by the transposed Jacobian of a scalar noise, and that of this diffusion is not symmetric"
+        reason = "torchsde takes the Jacobian of a scalar noise to be symmetric, and that of this diffusion is not"
     elif process.noise == "diagonal" and (adjoint or (milstein and process.calculus == "stratonovich")):
         reason = (
             "torchsde takes coordinate i of a diffusion on the diagonal to depend on coordinate i of the state only, "
@@ -43,24 +43,19 @@ def check_jacobian(job: Job, method: str, gradient_free: bool) -> None:
     J = _Jacobian(process, job.times[0], job.x0)
     if J.is_symmetric() if process.noise == "scalar" else J.is_diagonal():
         return
-    adaptive = job.grid is None
+    gradient = "backprop" if process.noise == "diagonal" else job.gradient
     table = methods()
-    others = [
-        name
-        for name in table.fitting(process, adaptive=adaptive, gradient="backprop" if adjoint else job.gradient)
-        if not _shares_it(table[name], process)
-    ]
-    aside = " with gradient='backprop'" if adjoint else ""
+    fitting = table.fitting(process, adaptive=job.grid is None, gradient=gradient)
     raise MethodError(
-        f"method={job.method.name!r} cannot solve this: {reason}. Methods that can{aside}: {', '.join(others)}."
+        f"method={job.method.name!r} cannot solve this: {reason}. Methods that can with gradient={gradient!r}: "
+        f"{', '.join(name for name in fitting if not _shares_it(table[name], process))}."
     )
 
 
 def _shares_it(method: Method, process: SDE) -> bool:
-    milstein = method.options.get("method") == "milstein" and not method.options.get("options")
-    return (
-        method.engine == "torchsde" and milstein and (process.noise == "scalar" or process.calculus == "stratonovich")
-    )
+    if method.engine != "torchsde" or method.options["method"] != "milstein" or "options" in method.options:
+        return False
+    return process.noise == "scalar" or process.calculus == "stratonovich"
 
 
 class _Jacobian:

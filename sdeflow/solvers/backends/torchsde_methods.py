@@ -127,8 +127,8 @@ _KNOWN: Mapping[str, Method] = {
         calculus="stratonovich",
         limits=(
             Limit(
-                "its backward pass retraces equal steps, and torchsde does not keep adaptive ones, so that gradients are "
-                "wrong by up to 3 % (take fixed steps, or gradient='backprop')",
+                "its backward pass retraces equal steps, and torchsde does not keep adaptive ones, so that gradients "
+                "are wrong by up to 3 % (take fixed steps, or gradient='backprop')",
                 noise=_ALL,
                 adaptive=True,
                 gradient="adjoint",
@@ -140,7 +140,8 @@ _KNOWN: Mapping[str, Method] = {
         "torchsde:adjoint_reversible_heun",
         "torchsde",
         options={"method": "adjoint_reversible_heun"},
-        refusal="it is the backward pass of method='torchsde:reversible_heun' with gradient='adjoint', not a method of its own",
+        refusal="it is the backward pass of method='torchsde:reversible_heun' with gradient='adjoint', "
+        "not a method of its own",
         paper=_REVERSIBLE,
     ),
 }
