@@ -12,7 +12,8 @@ import sdeflow
 ROOT = Path(sdeflow.__file__).parent
 
 LAYERS = [
-    {"errors", "extras", "types"},
+    {"errors", "types"},
+    {"extras"},
     {"calculus"},
     {"brownian"},
     {"processes"},
@@ -22,7 +23,8 @@ LAYERS = [
     {"training"},
     {"plotting"},
     {"analysis"},
-    {"cli", "__init__", "__main__"},
+    {"cli"},
+    {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

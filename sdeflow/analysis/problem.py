@@ -102,8 +102,8 @@ class Problem:
             return self.exact(path) if callable(self.exact) else self.exact
         assert self.reference is not None
         with torch.no_grad():
-            noise = {} if path is None else {"brownian": path}
-            return solve(self.process, self.x0, self.span, **self.reference, **noise).final
+            options = self.reference if path is None else {**self.reference, "brownian": path}
+            return solve(self.process, self.x0, self.span, **options).final
 
     def needs_levy(self, names: list[str]) -> bool:
         """Whether one of the methods, or the reference, asks for space-time Lévy area."""

@@ -183,8 +183,8 @@ def _run(
 
     try:
         solution = once(**({} if path is None else {"brownian": path}))
-    except SdeflowError as error:
-        return Run(name, rule, value, message=str(error))
+    except SdeflowError as failure:
+        return Run(name, rule, value, message=str(failure))
     squared = (solution.final - truth).flatten(1).square().mean(1)
     error = squared.mean().sqrt().item()
     spread = squared.std().item() / len(squared) ** 0.5 / (2 * error) if len(squared) > 1 and error else 0.0

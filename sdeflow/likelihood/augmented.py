@@ -8,6 +8,8 @@ estimates stay out of the error norm by which an adaptive solver chooses its ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,9 +20,10 @@ from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import state_time
 from sdeflow.processes.derived import take_over
 from sdeflow.processes.ode import ODE
+from sdeflow.processes.process import Process
 from sdeflow.types import Field, Time
 
-__all__ = ["Augmented", "Divergence", "closed_form", "exact", "probing"]
+__all__ = ["Augmented", "Divergence", "Probing", "closed_form", "exact"]
 
 Divergence = Callable[[ODE, Time, Tensor], tuple[Tensor, Tensor]]
 
@@ -46,14 +49,19 @@ def closed_form(function: Field) -> Divergence:
     return estimate
 
 
-def probing(probes: Tensor) -> Divergence:
+@dataclass(frozen=True)
+class Probing:
     """Hutchinson's estimate with each of the probes ``(K, B, *event)``, which stay the same along the trajectory."""
 
-    def estimate(ode: ODE, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
-        velocity, estimates = hutchinson(lambda y: ode.velocity(t, y), x, probes)
+    probes: Tensor
+
+    def __call__(self, ode: ODE, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
+        velocity, estimates = hutchinson(lambda y: ode.velocity(t, y), x, self.probes)
         return velocity, estimates.mT
 
-    return estimate
+    def rows(self, keep: Tensor) -> Probing:
+        """The same for some rows of the batch."""
+        return Probing(self.probes[:, keep])
 
 
 def draw_probes(law: str, count: int, x: Tensor, seed: int) -> Tensor:
@@ -95,6 +103,16 @@ class Augmented(ODE, precise_time=True):
     def part(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """x with its event shape, and ℓ with shape ``(B, K)``."""
         return state[:, : -self.count].reshape(-1, *self.event_shape), state[:, -self.count :]
+
+    def rows(self, keep: Tensor) -> Process:
+        ode, estimate = self.ode.rows(keep), self.estimate
+        if isinstance(estimate, Probing):
+            estimate = estimate.rows(keep)
+        if ode is self.ode and estimate is self.estimate:
+            return self
+        narrow = copy(self)
+        narrow.ode, narrow.estimate = ode, estimate  # type: ignore[assignment]
+        return narrow
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         velocity, traces = self.estimate(self.ode, t, self.part(x)[0])

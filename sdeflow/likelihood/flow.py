@@ -18,9 +18,9 @@ from torch.distributions import Distribution, constraints
 
 from sdeflow.brownian import fresh_seed
 from sdeflow.errors import ArgumentError, choose, nearest
-from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, Divergence, closed_form, draw_probes, exact, probing
+from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, Divergence, Probing, closed_form, draw_probes, exact
 from sdeflow.processes.ode import ODE
-from sdeflow.solvers import Solution, solve
+from sdeflow.solvers import Solution, methods, solve
 from sdeflow.types import Field
 
 __all__ = ["Flow", "LogProb"]
@@ -36,8 +36,8 @@ class LogProb:
     Attributes:
         value: log p(x), from a solve at a tenth of the tolerance.
         stderr: The standard error that the probes leave; 0 for an exact divergence, infinite for a single probe.
-        solver_error: A bound-like estimate of the error of the solver: twice the difference to the solve at the tolerance
-            itself, and a floor for rounding.
+        solver_error: A bound-like estimate of the error of the solver: twice what the solve at the tolerance itself differs
+            by, in log base and in the integral, and a floor for rounding.
         latent: The base point of each x, with the shape of x.
         stats: Those of the solve that gave the value.
     """
@@ -67,7 +67,8 @@ class Flow(Distribution):
         seed: For the probes; row b of a batch has the same probes whatever else is in the batch. None draws fresh ones in each
             call.
         **solve_options: What :func:`sdeflow.solve` takes besides: ``method``, ``dt``, ``steps``, ``rtol``, ``atol``,
-            ``gradient``, …; tolerances of 1e-5 by default.
+            ``gradient``, …. By default tolerances of 1e-5, and every sample on its own clock where the method can, so that the
+            likelihood of a sample does not depend on its batch-mates.
 
     Raises:
         ArgumentError: An option is unknown, the base does not fit, or there are more than 64 dimensions and no divergence
@@ -173,7 +174,10 @@ class Flow(Distribution):
         return (start, end) if self.base_at == "start" else (end, start)
 
     def _solve(self, process: ODE, x: Tensor, times: tuple[float, float], tighten: float = 1.0) -> Solution:
-        return solve(process, x, times, **_tightened(self.solve_options, tighten))
+        options = _tightened(self.solve_options, tighten)
+        if "stepping" not in options and _own_clocks(options):
+            options["stepping"] = "per-sample"
+        return solve(process, x, times, **options)
 
     def _rows(self, x: Tensor) -> Tensor:
         """x ``(*sample, *batch, *event)`` as ``(B, *event)``."""
@@ -211,7 +215,7 @@ class Flow(Distribution):
             return closed_form(self.divergence), 1
         if self.divergence == "exact":
             return exact, 1
-        return probing(draw_probes(self.probe_law, self.probes, x, fresh_seed(seed))), self.probes
+        return Probing(draw_probes(self.probe_law, self.probes, x, fresh_seed(seed))), self.probes
 
     def _log_probs(self, x: Tensor, seed: int | None, tighten: float = 1.0) -> _Integrals:
         """The base's log-density at the latent of each row of x, and K integrals of the divergence."""
@@ -243,8 +247,10 @@ class Flow(Distribution):
         """log p with its error bars: the standard error of the probes, and the error of the solver.
 
         Two solves with the same probes: the value is from tolerances ten times smaller than asked for (for fixed steps, from
-        half the step), and twice the difference is reported as the error of the solver, plus a floor for rounding. Halving
-        the tolerance instead would cover the true error at only a third to three quarters of the points.
+        half the step). The error of the solver is twice the change between them, that of the base's log-density and that of
+        the integral added up, plus a floor for rounding. The change of their sum alone is now and then small by accident: on
+        Gaussian mixtures it covers the true error at 93–99 % of the points, the two of them at 98 % and more. Halving the
+        tolerance instead of dividing it by ten would cover it at only a third to three quarters.
 
         Arguments:
             x: ``(*sample, *batch, *event)``.
@@ -264,7 +270,8 @@ class Flow(Distribution):
         value = fine.value
         scale = fine.log_base.abs() + fine.integrals.abs().mean(-1) + self.event_shape.numel()
         rounding = 8 * torch.finfo(x.dtype).eps * scale
-        solver_error = (2 * (value - coarse.value).abs() + rounding).detach()
+        change = (fine.log_base - coarse.log_base).abs() + (fine.integrals - coarse.integrals).mean(-1).abs()
+        solver_error = (2 * change + rounding).detach()
         if self.divergence != "hutchinson":
             stderr = torch.zeros_like(solver_error)
         elif self.probes == 1:
@@ -286,6 +293,14 @@ class _Integrals:
     @property
     def value(self) -> Tensor:
         return self.log_base + self.integrals.mean(-1)
+
+
+def _own_clocks(options: dict[str, Any]) -> bool:
+    """Whether a solve with these options can give each sample its own clock."""
+    method = options.get("method")
+    if method is None:
+        return options.get("gradient", "backprop") == "backprop"
+    return method in methods() and "per-sample" in methods()[str(method)].stepping
 
 
 def _tightened(options: dict[str, Any], factor: float) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def as_time(t: Time, x: Tensor) -> Tensor:
         return time
     if time.numel() == 1:
         return time.reshape(())
-    if time.shape == x.shape[:1]:
+    if time.numel() == len(time) == len(x):
         return time.reshape(-1, *[1] * (x.ndim - 1))
     raise ArgumentError(
         f"the time has shape {tuple(t.shape)} for a state of shape {tuple(x.shape)}. "
@@ -40,8 +40,10 @@ def as_time(t: Time, x: Tensor) -> Tensor:
 
 def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
     """A time in the dtype of x, moved inward by one rounding unit where rounding put it on an end it had not reached."""
-    if isinstance(t, Tensor) and t.dtype is x.dtype and t.ndim == 0 and t.device == x.device:
-        return t  # the fast path of every solver: times are prepared once for the whole grid
+    ready = isinstance(t, Tensor) and t.dtype is x.dtype and t.device == x.device
+    if ready and (t.ndim == 0 or (t.ndim == x.ndim and t.numel() == len(t) == len(x))):
+        prepared: Tensor = t  # the fast path of every solver: it has prepared the times of all its stages together
+        return prepared
     exact = as_time(t, x)
     rounded = exact.to(x.dtype)
     if x.dtype is torch.float64:

@@ -69,6 +69,10 @@ class FlippedODE(ODE, precise_time=True):
         self.error_mask = original.error_mask
         _take_over(self, original)
 
+    def rows(self, keep: Tensor) -> Process:
+        narrow = self.original.rows(keep)
+        return self if narrow is self.original else flip(narrow)
+
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.velocity(self.reflect(t), x)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sdeflow.processes.boundary import UserField
-from sdeflow.processes.process import Process
+from sdeflow.errors import ArgumentError
+from sdeflow.processes.process import Process, already_guarded
 from sdeflow.types import Field, Time
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ class ODE(Process):
 
     def __init__(self, velocity: Field | None = None, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(interval)
-        self.velocity_function = None if velocity is None else UserField(velocity, "velocity", self.interval)
+        if velocity is not None and not callable(velocity):
+            raise ArgumentError(f"the velocity is {velocity!r}; give a function of (t, x).")
+        self.velocity_function = velocity
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         """v(t, x), with the shape of x."""
         if self.velocity_function is None:
             return super().drift(t, x)
-        value: Tensor = self.velocity_function(t, x)
-        return value
+        return self.velocity_function(t, x)
 
+    @already_guarded
     def drift(self, t: Time, x: Tensor) -> Tensor:
         """The velocity: an ODE is an SDE without noise."""
         return self.velocity(t, x)

@@ -21,7 +21,7 @@ from sdeflow.types import Field, Time
 if TYPE_CHECKING:
     from sdeflow.processes.schedules import Schedule
 
-__all__ = ["Process"]
+__all__ = ["Process", "already_guarded"]
 
 
 def _guarded(method: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -33,8 +33,13 @@ def _guarded(method: Callable[..., Any], name: str) -> Callable[..., Any]:
         value = method(self, time, x)
         return check_diffusion(self.noise, value, x) if name == "diffusion" else check_field(name, value, x)
 
-    call.guarded = True  # type: ignore[attr-defined]
-    return call
+    return already_guarded(call)
+
+
+def already_guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a method that needs no guard, because all that it does is to call one that has it."""
+    method.guarded = True  # type: ignore[attr-defined]
+    return method
 
 
 class Process(nn.Module):
@@ -97,6 +102,10 @@ class Process(nn.Module):
         from sdeflow.processes.conversions import convert
 
         return convert(self.schedule, t, x, self.score(t, x), given="score", wanted="data")
+
+    def rows(self, keep: Tensor) -> Process:
+        """This process for some rows of the batch: itself, unless it carries data of its own for each row."""
+        return self
 
     def reflect(self, t: Time) -> Time:
         """t0 + t1 − t: the same time on the flipped clock."""

@@ -41,6 +41,7 @@ class Job:
         first_step: The first step of an adaptive solve, or None.
         breakpoints: Times at which a coefficient jumps, increasing, inside the span.
         max_steps: The greatest number of attempted steps.
+        stepping: ``"shared"`` or ``"per-sample"``.
         gradient: ``"backprop"`` or ``"adjoint"``.
         progress: To be called with the time reached, as often as one likes; it throttles itself.
         caller_time: A time of this clock on the caller's, for messages.
@@ -57,6 +58,7 @@ class Job:
     first_step: float | None
     breakpoints: tuple[float, ...]
     max_steps: int
+    stepping: str
     gradient: str
     progress: Callable[[float], None]
     caller_time: Callable[[float], float] = float
@@ -71,7 +73,7 @@ class Outcome:
         counter: Evaluations.
         accepted: Steps taken.
         rejected: Steps attempted in vain.
-        status: Why it ended before the last save time, if it did.
+        status: Why it ended before the last save time, if it did: of the batch, or of each sample, ``(B,)``.
         message: What happened, in a sentence, if it did not succeed.
         extra: What else is worth reporting in ``sol.stats``.
     """
@@ -80,6 +82,6 @@ class Outcome:
     counter: Counter
     accepted: int
     rejected: int = 0
-    status: Status = Status.SUCCESS
+    status: Status | Tensor = Status.SUCCESS
     message: str = ""
     extra: dict[str, Any] = field(default_factory=dict)

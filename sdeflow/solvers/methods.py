@@ -46,7 +46,7 @@ class Method:
 
     Attributes:
         name: What to pass as ``method=``.
-        engine: What steps it: ``"native"``, ``"torchsde"`` or ``"torchdiffeq"``.
+        engine: What steps it: ``"native"``, ``"adaptive"``, ``"torchsde"`` or ``"torchdiffeq"``.
         ode_order: The order on ODEs, or None where it is not for ODEs, or where no claim is made (it is for nothing else then).
         strong_order: The mean-square order for each class of noise that it solves: ``"additive"``, ``"diagonal"``,
             ``"scalar"``, ``"general"``.
@@ -57,6 +57,7 @@ class Method:
         needs: What it asks for: ``"W"``, ``"H"`` (space-time Lévy area), ``"A"`` (Lévy area), ``"schedule"``, ``"score"``.
         fixed: Whether it takes steps of a given size.
         adaptive: Whether it takes tolerances.
+        stepping: Whether adaptive steps are shared by the batch, each sample's own, or as one likes.
         gradients: Modes of ``gradient=`` that it has.
         paper: Where it comes from: title, year, link.
         options: What its engine is told besides.
@@ -75,18 +76,22 @@ class Method:
     needs: tuple[str, ...] = ()
     fixed: bool = True
     adaptive: bool = False
+    stepping: tuple[str, ...] = ("shared",)
     gradients: tuple[str, ...] = ("backprop",)
     paper: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
     refusal: str = ""
 
-    def misfit(self, process: Process, *, adaptive: bool | None = None, gradient: str | None = None) -> str:
+    def misfit(
+        self, process: Process, *, adaptive: bool | None = None, stepping: str = "shared", gradient: str | None = None
+    ) -> str:
         """Why this method cannot solve this process, or an empty string.
 
         Arguments:
             process: The process.
             adaptive: Whether its steps are to adapt; None where that is open.
+            stepping: Whose the steps are, if they adapt.
             gradient: The mode of ``gradient=``; None where that is open.
         """
         if self.refusal:
@@ -100,6 +105,8 @@ class Method:
             return "it needs a process with a schedule and a score"
         if adaptive is not None and not (self.adaptive if adaptive else self.fixed):
             return "it takes steps of fixed size (dt= or steps=)" if adaptive else "it chooses its steps (rtol=, atol=)"
+        if adaptive and stepping not in self.stepping:
+            return "it has one step size for the whole batch (stepping='shared')"
         # "backprop" is also the word of a solve that wants no gradient: a method without any refuses where one is wanted.
         if gradient not in (None, "backprop", *self.gradients):
             return f"it has {'gradient=' if self.gradients else 'no gradient'}{' and '.join(map(repr, self.gradients))} only"
@@ -116,7 +123,9 @@ class Method:
             return f"it is for {can} noise, and this process has {kind} noise"
         if self.calculus not in ("any", process.calculus) and not process.additive:
             other = "to_ito()" if self.calculus == "ito" else "to_stratonovich()"
-            return f"it is for {self.calculus} SDEs, and this process is in {process.calculus} form ({other} converts it)"
+            return (
+                f"it is for {self.calculus} SDEs, and this process is in {process.calculus} form ({other} converts it)"
+            )
         return ""
 
 
@@ -148,10 +157,12 @@ class Methods(Mapping[str, Method]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def fitting(self, process: Process, *, adaptive: bool | None = None, gradient: str | None = None) -> list[str]:
+    def fitting(
+        self, process: Process, *, adaptive: bool | None = None, stepping: str = "shared", gradient: str | None = None
+    ) -> list[str]:
         """The names of the methods that solve this process, in the way that is named; None leaves it open."""
-        entries = self._entries.items()
-        return [name for name, method in entries if not method.misfit(process, adaptive=adaptive, gradient=gradient)]
+        wanted: dict[str, Any] = {"adaptive": adaptive, "stepping": stepping, "gradient": gradient}
+        return [name for name, method in self._entries.items() if not method.misfit(process, **wanted)]
 
     def rows(self) -> list[dict[str, str]]:
         """The table as text, a dictionary for each method."""
@@ -198,10 +209,11 @@ def methods() -> Methods:
         >>> "euler-maruyama" in sf.methods()
         True
     """
+    from sdeflow.solvers.adaptive import RUNGE_KUTTA_METHODS
     from sdeflow.solvers.backends import torchdiffeq_methods, torchsde_methods
     from sdeflow.solvers.native import NATIVE_METHODS
 
-    entries = [*NATIVE_METHODS, *torchdiffeq_methods(), *torchsde_methods()]
+    entries = [*NATIVE_METHODS, *RUNGE_KUTTA_METHODS, *torchdiffeq_methods(), *torchsde_methods()]
     return Methods({entry.name: entry for entry in entries})
 
 

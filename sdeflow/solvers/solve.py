@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sdeflow.brownian import BrownianPath, Driver, fresh_seed
 from sdeflow.errors import ArgumentError, MethodError, SdeflowWarning, SolveError, choose
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
-from sdeflow.solvers import native
+from sdeflow.solvers import adaptive, native
 from sdeflow.solvers.backends import run_torchdiffeq, run_torchsde
 from sdeflow.solvers.grid import Grid, as_sequence, fixed_grid, save_times
 from sdeflow.solvers.job import Job, Outcome
@@ -25,10 +25,11 @@ from sdeflow.solvers.status import Status
 
 __all__ = ["solve"]
 
-ENGINES = {"native": native.run, "torchsde": run_torchsde, "torchdiffeq": run_torchdiffeq}
+ENGINES = {"native": native.run, "adaptive": adaptive.run, "torchsde": run_torchsde, "torchdiffeq": run_torchdiffeq}
 
 TOLERANCE = 1e-5
 GRADIENTS = ("backprop", "adjoint")
+STEPPINGS = ("shared", "per-sample")
 
 
 def solve(
@@ -42,6 +43,7 @@ def solve(
     rtol: float | None = None,
     atol: float | None = None,
     first_step: float | None = None,
+    stepping: Literal["shared", "per-sample"] = "shared",
     seed: int | None = None,
     brownian: Driver | None = None,
     breakpoints: Sequence[float] | None = None,
@@ -65,6 +67,8 @@ def solve(
         rtol: Relative tolerance of adaptive steps. Of rtol and atol, one that is not given is as the other.
         atol: Absolute tolerance. An ODE with no step rule gets tolerances of 1e-5; an SDE needs a rule.
         first_step: The first step of an adaptive solve.
+        stepping: ``"shared"``: one step size for the batch, by its worst sample; ``"per-sample"``: every sample on its own
+            clock, so that none depends on its batch-mates (``tsit5``, ``dopri5``, ``bosh3``, ``dopri8``).
         seed: For the noise. With it, the global generators are neither read nor changed; without, it is drawn from torch's
             and reported in ``sol.stats["seed"]``. Other steps are another path: to compare methods or step sizes on one
             path, pass one ``brownian=``.
@@ -94,16 +98,17 @@ def solve(
     if not isinstance(process, Process):
         raise ArgumentError(f"the process is {type(process).__name__}; give an sf.SDE or an sf.ODE.")
     choose("gradient", gradient, GRADIENTS)
+    choose("stepping", stepping, STEPPINGS)
     choose("on_failure", on_failure, ("raise", "return"))
     _check_state(x0)
     times = save_times(t, process.interval, process.direction)
     _check_span(process, times)
     runner, forward = _forward(process, times)
 
-    adaptive = _step_rule(process, dt, steps, rtol, atol)
-    chosen = _method(method, runner, adaptive, gradient)
-    grid = None if adaptive else _grid(process, times, forward, dt, steps, breakpoints)
-    rtol, atol = _tolerances(rtol, atol, x0) if adaptive else (0.0, 0.0)
+    adapts = _step_rule(process, dt, steps, rtol, atol)
+    chosen = _method(method, runner, adapts, stepping, gradient)
+    grid = None if adapts else _grid(process, times, forward, dt, steps, breakpoints)
+    rtol, atol = _tolerances(rtol, atol, x0) if adapts else (0.0, 0.0)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ArgumentError(f"max_steps={max_steps!r} is not a whole number ≥ 1.")
     if first_step is not None and not (isinstance(first_step, (int, float)) and 0 < first_step < math.inf):
@@ -131,6 +136,7 @@ def solve(
                 first_step=first_step,
                 breakpoints=_breakpoints(process, times, forward, breakpoints),
                 max_steps=max_steps,
+                stepping=stepping,
                 gradient=gradient,
                 progress=lambda now: bar.update((now - start) / span - bar.n) if progress else None,
                 caller_time=float if runner is process else runner.reflect,
@@ -252,12 +258,12 @@ def _tolerances(rtol: Any, atol: Any, x0: Tensor) -> tuple[float, float]:
     return values[0], values[1]
 
 
-def _method(name: str | None, process: Process, adaptive: bool, gradient: str) -> Method:
+def _method(name: str | None, process: Process, adaptive: bool, stepping: str, gradient: str) -> Method:
     """The method that was asked for, if it can do this; the default, if none was."""
     chosen = get_method(_default(process, adaptive, gradient) if name is None else name)
-    misfit = chosen.misfit(process, adaptive=adaptive, gradient=gradient)
-    if misfit:
-        fitting = methods().fitting(process, adaptive=adaptive, gradient=gradient)
+    wanted: dict[str, Any] = {"adaptive": adaptive, "stepping": stepping, "gradient": gradient}
+    if misfit := chosen.misfit(process, **wanted):
+        fitting = methods().fitting(process, **wanted)
         raise MethodError(
             f"method={chosen.name!r} cannot solve this: {misfit}. "
             f"Methods that can{' with adaptive steps' if adaptive else ''}: {', '.join(fitting) or 'none'}."
@@ -267,7 +273,8 @@ def _method(name: str | None, process: Process, adaptive: bool, gradient: str) -
 
 def _default(process: Process, adaptive: bool, gradient: str) -> str:
     if process.noise == "none":
-        return "torchdiffeq:dopri5" if adaptive else "rk4" if gradient == "backprop" else "torchdiffeq:rk4"
+        native, wrapped = ("tsit5", "torchdiffeq:dopri5") if adaptive else ("rk4", "torchdiffeq:rk4")
+        return native if gradient == "backprop" else wrapped
     ito = process.calculus == "ito"
     if adaptive:
         return "torchsde:srk" if ito and (process.additive or process.noise != "general") else "torchsde:midpoint"
@@ -373,9 +380,9 @@ def _check_additive(process: SDE, t: float, x0: Tensor) -> None:
 
 def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_failure: str) -> Solution:
     x = outcome.x
-    status = torch.full((x.shape[1],), int(outcome.status), dtype=torch.int64, device=x.device)
+    status = torch.as_tensor(outcome.status, device=x.device).expand(x.shape[1])
     finite = x.detach().isfinite().flatten(2).all(2).all(0)
-    status = torch.where(finite, status, int(Status.NON_FINITE))
+    status = torch.where(finite | (status != Status.SUCCESS), status, int(Status.NON_FINITE))
     reached = torch.tensor(times[: len(x)], dtype=torch.float64, device=x.device)
     solution = Solution(reached, x, status, stats)
     if on_failure == "raise" and not bool((status == Status.SUCCESS).all()):

@@ -201,9 +201,9 @@ def test_the_trajectory_does_not_depend_on_the_probes():
     ]
     for run in runs[1:]:
         assert torch.equal(run.latent, runs[0].latent)
-        assert run.stats["nfe_drift"] == runs[0].stats["nfe_drift"]
+        assert torch.equal(run.stats["nfe_drift"], runs[0].stats["nfe_drift"])
     exact = flow_of(process, law, divergence="exact", rtol=1e-3).log_prob_with_error(x)
-    assert exact.stats["nfe_drift"] != runs[0].stats["nfe_drift"]  # an exact log p is in the norm
+    assert not torch.equal(exact.stats["nfe_drift"], runs[0].stats["nfe_drift"])  # an exact log p is in the norm
 
 
 def test_rademacher_probes_have_no_variance_on_a_diagonal_jacobian():
@@ -226,9 +226,15 @@ def test_one_probe_has_an_unknown_standard_error():
 # --- the solver's error ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"rtol": 1e-3}, {"rtol": 1e-5, "atol": 1e-6}, {"steps": 40, "method": "rk4"}])
-def test_the_solver_error_covers_the_true_error(options):
-    """Tails included: at 95 % of the points at least, and the bars are not idle (median bound/error below 50)."""
+@pytest.mark.parametrize(
+    ("options", "idle"),
+    [({"rtol": 1e-3}, 50), ({"rtol": 1e-5, "atol": 1e-6}, 50), ({"steps": 40, "method": "rk4"}, 200)],
+)
+def test_the_solver_error_covers_the_true_error(options, idle):
+    """Tails included: at 95 % of the points at least, and the bars are not idle (median bound/error below 50).
+
+    Halving the step of RK4 divides its error by 16 or more, so there the bar is at least 30 times the error.
+    """
     law = mixture()
     process = sf.processes.VariancePreserving(interval=(1e-3, 1.0))
     truth = law.along(process)
@@ -237,7 +243,7 @@ def test_the_solver_error_covers_the_true_error(options):
     estimate = flow.log_prob_with_error(x)
     error = (estimate.value - truth.log_prob(1e-3, x)).abs()
     assert (error <= estimate.solver_error).double().mean() >= 0.95
-    assert (estimate.solver_error / error).median() < 200
+    assert (estimate.solver_error / error).median() < idle
     assert (estimate.stderr == 0).all()
     assert torch.allclose(estimate.latent, flow.encode(x), atol=0.05)
 

@@ -3,8 +3,8 @@ r"""torchsde's methods behind sdeflow's checks, on sdeflow's path, at sdeflow's 
 What it is spared: save times that are interpolated, slivers of steps, noise of another seed, time in float32, a default
 step, states that must be ``(B, D)``, matrices for additive noise on the diagonal, endless loops, and gradients that are
 silently missing. What remains torchsde's own: adaptive steps are shared by the batch, and hold the root mean square of
-the error over all of it to the tolerance, which has a floor of 1e-7; and gradients of gradients come
-from the adjoint of Stratonovich methods only, ``reversible_heun`` excepted.
+the error over all of it to the tolerance, which has a floor of 1e-7; and of its adjoints only the Stratonovich ones, without
+that of ``reversible_heun``, give gradients of gradients.
 
 References:
     torchsde, https://github.com/google-research/torchsde
@@ -56,7 +56,7 @@ def run(job: Job) -> Outcome:
 
 
 class _Solver:
-    """One call of torchsde: what all calls of a job have in common."""
+    """What all calls of torchsde in one job have in common."""
 
     def __init__(self, job: Job) -> None:
         assert isinstance(job.process, SDE) and job.brownian is not None
@@ -71,9 +71,10 @@ class _Solver:
         check_jacobian(job, self.method, bool(self.options))
         self.wanted = torch.is_grad_enabled()
         self.adjoint_options: dict[str, Any] = {}
-        if self.wanted and (job.gradient == "adjoint" or self.method in DIFFERENTIATING):
+        known = job.x0.requires_grad or any(p.requires_grad for p in self.process.parameters())
+        if self.wanted and (job.gradient == "adjoint" or (self.method in DIFFERENTIATING and not known)):
             parameters = captured(self.process, job.x0, job.times)
-            self.wanted = job.x0.requires_grad or bool(parameters)
+            self.wanted = known or bool(parameters)
             if self.wanted and job.gradient == "adjoint":
                 self.adjoint_options = adjoint_options(self.process, self.method, self.calculus, parameters)
         self.adjoint = bool(self.adjoint_options)

@@ -27,7 +27,7 @@ milstein and the Itô adjoint take diagonal noise to be elementwise  …, test_t
 milstein and log_ode leave a graph that nobody asked for            test_no_graph_without_need
 adaptive euler does not converge, or warns without need             test_adaptive_euler_is_for_additive_noise
 accepts what is left at its smallest step                           test_a_blow_up_ends_with_a_sentence
-has no limit on steps, and no count                                 test_max_steps_keeps_what_was_reached, test_attempts_are_counted
+has no limit on steps, and no count                                 test_max_steps_keeps_what_was_reached, …_are_counted
 a NaN is an AssertionError                                          test_nan_ends_the_solve, test_overflow_in_the_first_step
 has a floor of 1e-7 under its tolerances                            test_tolerances_have_a_floor
 adjoint: a wrong backward method fails only backwards               test_all_that_the_registry_claims (runs them all)
@@ -638,15 +638,11 @@ def test_tighter_tolerances_are_nearer_the_truth():
 
 
 def test_the_step_is_carried_over_save_times():
-    """More output does not start the search for a step again."""
-    few, many = (
-        sf.solve(
-            process(additive=True), X0, t, rtol=1e-3, atol=1e-3, method="torchsde:heun", seed=0, first_step=1e-4
-        ).stats
-        for t in ([0.0, 1.0], np.linspace(0, 1, 6))
-    )
-    assert few["accepted"] > 20
-    assert many["accepted"] < few["accepted"] + 10
+    """More output does not start the search for a step again, neither from below nor from above."""
+    options = {"rtol": 1e-4, "atol": 1e-4, "method": "torchsde:heun", "seed": 0, "first_step": 1e-4}
+    few, many = (sf.solve(process(additive=True), X0, t, **options).stats for t in ([0.0, 1.0], np.linspace(0, 1, 11)))
+    assert many["accepted"] < few["accepted"] + 15
+    assert many["rejected"] < few["rejected"] + 15
 
 
 def test_breakpoints_end_steps():
@@ -745,14 +741,12 @@ def test_tolerances_have_a_floor():
 
 
 def test_a_backward_pass_does_not_run_for_ever():
+    """Easy forwards, since atol is large beside the state; hard backwards, since it is small beside such gradients."""
     sde, x0 = process(calculus="stratonovich"), X0.clone().requires_grad_()
-    options = {"method": "torchsde:midpoint", "rtol": 1e-2, "atol": 1e-2, "seed": 0, "gradient": "adjoint"}
-    enough = sf.solve(sde, x0, **options)
-    attempts = enough.stats["accepted"] + enough.stats["rejected"]
-    sol = sf.solve(sde, x0, max_steps=attempts, **options)
+    options = {"method": "torchsde:midpoint", "rtol": 1e-5, "atol": 1e-2, "seed": 0, "gradient": "adjoint"}
+    sol = sf.solve(sde, x0, max_steps=30, **options)
     with pytest.raises(SolveError, match="backward pass"):
-        (1e9 * sol.final.sum()).backward()  # gradients that large are far from an atol of 1e-2: rtol is all that counts
-        (1e12 * sf.solve(sde, x0, max_steps=attempts, **{**options, "rtol": 0.0}).final.sum()).backward()
+        (1e9 * sol.final.sum()).backward()
 
 
 # --- gradients ----------------------------------------------------------------------------------------------
