@@ -4,6 +4,9 @@ A process says what moves, a method says how it is stepped, a path of noise says
 a plug-in that supplies the learned part of a process.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from sdeflow import analysis, laws, processes
 from sdeflow.brownian import BrownianPath
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
@@ -45,3 +48,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Pictures and packaged data need extras, so they are imported when they are first asked for."""
+    if name in ("data", "plotting"):
+        return import_module(f"sdeflow.{name}")
+    raise AttributeError(f"module 'sdeflow' has no attribute {name!r}")

@@ -171,14 +171,10 @@ def run(mutants: Sequence[Mutant], root: Path = ROOT, jobs: int = 2, timeout: fl
 
         sound = [mutant for mutant in mutants if not faults(mutant, copies[0])]
         if sound:
-            code, output = run_tests(
-                copies[0], sorted({test for mutant in sound for test in mutant.killed_by})
-            )
+            code, output = run_tests(copies[0], sorted({test for mutant in sound for test in mutant.killed_by}))
             if code != 0:
                 print(output)
-                print(
-                    f"The named tests must pass before anything is broken, but pytest's exit code was {code}."
-                )
+                print(f"The named tests must pass before anything is broken, but pytest's exit code was {code}.")
                 return False
 
         free: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -203,16 +199,10 @@ def run(mutants: Sequence[Mutant], root: Path = ROOT, jobs: int = 2, timeout: fl
 
 def main() -> int:
     """The command line; 0 when every mutant was killed."""
-    parser = argparse.ArgumentParser(
-        description="Break the package in one place at a time; tests must notice."
-    )
+    parser = argparse.ArgumentParser(description="Break the package in one place at a time; tests must notice.")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
-    parser.add_argument(
-        "--only", default="", metavar="SUBSTRING", help="those with this in their file or reason"
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=300.0, metavar="SECONDS", help="for each (default: 300)"
-    )
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="those with this in their file or reason")
+    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for each (default: 300)")
     options = parser.parse_args()
     mutants = [mutant for mutant in load() if options.only in str(mutant)]
     if options.only and not mutants:

@@ -88,19 +88,13 @@ def test_the_runner_judges_mutants(repository: Path, capsys: pytest.CaptureFixtu
     assert (repository / SOUND.file).read_text() == PACKAGE
 
 
-def test_a_timeout_kills_only_where_it_is_said_to(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    endless = replace(
-        SOUND, old="return 2", new="while True: x\n    return 2", why="the end is never reached"
-    )
+def test_a_timeout_kills_only_where_it_is_said_to(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    endless = replace(SOUND, old="return 2", new="while True: x\n    return 2", why="the end is never reached")
     assert not run([endless, replace(endless, timeout_kills=True)], repository, timeout=3)
     assert capsys.readouterr().out.endswith("\n1 killed, 0 survived, 1 broken\n")
 
 
-def test_tests_that_fail_by_themselves_kill_nothing(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tests_that_fail_by_themselves_kill_nothing(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / SOUND.file).write_text(PACKAGE.replace("2 * x", "2 * x + 1"))
     assert not run([SOUND], repository)
     assert "must pass before anything is broken" in capsys.readouterr().out

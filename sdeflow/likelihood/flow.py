@@ -63,7 +63,8 @@ class Flow(Distribution):
         divergence: ``"exact"`` (the default up to 64 dimensions), ``"hutchinson"``, or a function (t, x) → ``(B,)``
             where ∇·v is known.
         probes: K, the number of Hutchinson probes per sample, drawn once per trajectory and evaluated together.
-        probe_law: ``"rademacher"`` (no variance where the Jacobian is diagonal) or ``"gaussian"``.
+        probe_law: ``"rademacher"`` (no variance where the Jacobian is diagonal) or ``"gaussian"`` (better in very few
+            dimensions, where the signs have few values and a standard error from them is coarse).
         seed: For the probes; row b of a batch has the same probes whatever else is in the batch. None draws fresh ones in each
             call.
         **solve_options: What :func:`sdeflow.solve` takes besides: ``method``, ``dt``, ``steps``, ``rtol``, ``atol``,
@@ -299,8 +300,9 @@ def _own_clocks(options: dict[str, Any]) -> bool:
     """Whether a solve with these options can give each sample its own clock."""
     method = options.get("method")
     if method is None:
-        return options.get("gradient", "backprop") == "backprop"
-    return method in methods() and "per-sample" in methods()[str(method)].stepping
+        return bool(options.get("gradient", "backprop") == "backprop")
+    entry = methods().get(str(method))
+    return entry is not None and "per-sample" in tuple(entry.stepping)
 
 
 def _tightened(options: dict[str, Any], factor: float) -> dict[str, Any]:

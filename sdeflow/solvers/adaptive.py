@@ -189,7 +189,7 @@ class Trajectories:
             # A step cut short to land somewhere says nothing against the length that was intended.
             self.h = torch.where(ok & lands, torch.maximum(proposed, self.h), proposed)
             self.error = torch.where(ok, error.clamp_min(1e-4), self.error)
-            accepted, stuck = ok & moving, ~ok & (self.h <= self.smallest)
+            accepted, stuck = ok & moving, ~ok & ~(self.h > self.smallest)
             self.accepted += accepted
             self.rejected += ~ok & moving
             self.nfe += moving * len(self.tableau.a)
@@ -206,7 +206,8 @@ class Trajectories:
             self.x = torch.where(here, x1, self.x)
             self.velocity = torch.where(here, velocities[-1], self.velocity)
         if any_stuck:
-            bad = ~error.isfinite()
+            finite = torch.stack([k.detach().isfinite().flatten(1).all(1) for k in velocities]).all(0)
+            bad = ~(finite.all(0, keepdim=True) if self.shared else finite)
             self._give_up(stuck & bad, Status.NON_FINITE)
             self._give_up(stuck & ~bad, Status.STEP_TOO_SMALL)
         return self._go_on()

@@ -44,7 +44,8 @@ class Tolerance:
         largest = states[0].abs()
         for state in states[1:]:
             largest = torch.maximum(largest, state.abs())
-        return largest.mul(self.rtol).add_(self.atol)
+        # With atol = 0 a coordinate that rests at 0 has no scale, and no error either.
+        return largest.mul(self.rtol).add_(self.atol).clamp_min_(torch.finfo(largest.dtype).tiny)
 
     def norm(self, v: Tensor) -> Tensor:
         """The size of v, already divided by the scale, on each clock: ``(B,)`` or ``(1,)``, float64."""
@@ -87,7 +88,8 @@ def first_step(
     steepest = torch.maximum(d1, d2)
     h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest) ** (1 / order))
     h = torch.minimum(100 * h0, h1)
-    return _steady(torch.where(h.isfinite(), h, h0)).clamp_max(longest)
+    h = torch.where(h.isfinite() & (h > 0), h, h0)
+    return torch.where(h.isfinite() & (h > 0), _steady(h), 1e-6 * longest).clamp_max(longest)
 
 
 def next_factor(error: Tensor, previous: Tensor, accepted: Tensor, order: int) -> Tensor:

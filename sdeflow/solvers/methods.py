@@ -177,7 +177,9 @@ class Methods(Mapping[str, Method]):
                 if m.drift_evaluations is None
                 else f"{m.drift_evaluations}, {m.diffusion_evaluations or 0}",
                 "needs": ", ".join(m.needs),
-                "steps": " or ".join(w for w, can in (("fixed", m.fixed), ("adaptive", m.adaptive)) if can),
+                "steps": "refused"
+                if m.refusal
+                else " or ".join(w for w, can in (("fixed", m.fixed), ("adaptive", m.adaptive)) if can),
                 "gradients": ", ".join(m.gradients),
             }
             for m in self._entries.values()

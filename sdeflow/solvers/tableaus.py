@@ -1,7 +1,7 @@
 """Explicit Runge–Kutta methods as data.
 
-A method is (c, a, b): stage i is k_i = f(t + c_i h, x + h Σ_j a_ij k_j), and the step ends at x + h Σ_i b_i k_i. All the methods
-here are first-same-as-last: the last stage is the velocity at the end of the step, and serves as the first of the next one.
+A method is (c, a, b): stage i is k_i = f(t + c_i h, x + h Σ_j a_ij k_j), and the step ends at x + h Σ_i b_i k_i. All
+methods here are first-same-as-last: the last stage is the velocity at the end of the step, and the first of the next one.
 An error estimate is h Σ_i e_i k_i; dense output is x + h Σ_i b_i(θ) k_i with polynomials b_i(θ) = Σ_m dense[i][m] θ^(m+1).
 """
 

@@ -203,10 +203,10 @@ class AdaptiveSteps(Velocity):
                 f"The velocity became infinite or NaN in {rows} of {len(self.job.x0)} samples, at {now}"
                 + ("." if self.left == self.right else f" or in the step from there to t={ahead:.12g}."),
             )
-        cause = "is not finite there" if rows else "is finite there: does it jump, or is it stiff"
+        cause = "is not finite there." if rows else "is finite there: does it jump, or is it stiff?"
         raise Failure(
             Status.STEP_TOO_SMALL,
-            f"At {now} the step that {name} needs, {width:.3g}, is too small to change t. The velocity {cause}.",
+            f"At {now} the step that {name} needs, {width:.3g}, is too small to change t. The velocity {cause}",
         )
 
 

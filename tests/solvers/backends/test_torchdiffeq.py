@@ -48,6 +48,13 @@ RUNGE_KUTTA = [name for name in ADAPTIVE if "scipy" not in name]
 DOUBLE = torch.float64
 
 
+def solve(process, x0, t=None, *, method=None, **options):
+    """sf.solve, with torchdiffeq's own default where the steps adapt and no method is named."""
+    if method is None and not {"dt", "steps"} & options.keys():
+        method = "torchdiffeq:dopri5"
+    return sf.solve(process, x0, t, method=method, **options)
+
+
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> Tensor:
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
@@ -128,7 +135,7 @@ def test_order_of_fixed_steps(name: str, shape, times, forced) -> None:
     ode, x0 = sf.ODE(spiral.velocity, interval=(0.0, 2.0)), draw(*shape)
     exact = spiral.exact(times, x0)
     steps = (20, 80) if TABLE[name].ode_order > 3 else (40, 160)
-    errors = [float((sf.solve(ode, x0, times, steps=n, method=name).x - exact).abs().max()) for n in steps]
+    errors = [float((solve(ode, x0, times, steps=n, method=name).x - exact).abs().max()) for n in steps]
     order = math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
     assert TABLE[name].ode_order - 0.25 <= order <= TABLE[name].ode_order + 0.75
     assert errors[0] < 2 * exact.abs().max()
@@ -141,7 +148,7 @@ def test_error_of_adaptive_steps(name: str, shape, times, forced) -> None:
     ode, x0 = sf.ODE(spiral.velocity, interval=(0.0, 2.0)), draw(*shape)
     tolerance = 1e-4 if TABLE[name].ode_order == 2 else 1e-6
     with torch.no_grad():
-        solution = sf.solve(ode, x0, times, rtol=tolerance, atol=tolerance, method=name)
+        solution = solve(ode, x0, times, rtol=tolerance, atol=tolerance, method=name)
     # What fehlberg2 takes for its error is h²x''/512: Fehlberg's own coefficients, and far too small at any tolerance.
     assert (solution.x - spiral.exact(times, x0)).abs().max() < (3000 if "fehlberg2" in name else 100) * tolerance
     assert torch.equal(solution.x[0], x0)
@@ -155,7 +162,7 @@ def test_order_of_adaptive_methods(name: str, monkeypatch) -> None:
     exact, errors, sizes = spiral.exact([0.0, 2.0], x0), [], (8, 24) if "dopri" in name else (20, 80)
     for n in sizes:
         nodes = [2.0 * k / n for k in range(n + 1)]
-        x = sf.solve(ode, x0, nodes, rtol=1e9, atol=1e9, first_step=1.0, method=name)
+        x = solve(ode, x0, nodes, rtol=1e9, atol=1e9, first_step=1.0, method=name)
         assert x.stats["accepted"] == n
         errors.append(float((x.final - exact[-1]).abs().max()))
     order = math.log(errors[0] / errors[1]) / math.log(sizes[1] / sizes[0])
@@ -167,7 +174,7 @@ def test_evaluations_are_counted(name: str) -> None:
     record = Recorder(lambda t, x: -x * (1 + t))
     rule = {"steps": 12} if TABLE[name].fixed else {"rtol": 1e-4, "atol": 1e-4}
     with torch.no_grad():
-        stats = sf.solve(sf.ODE(record), draw(2, 2), method=name, **rule).stats
+        stats = solve(sf.ODE(record), draw(2, 2), method=name, **rule).stats
     assert stats["nfe_drift"] == len(record.times)
     if TABLE[name].drift_evaluations:
         assert stats["nfe_drift"] == 12 * TABLE[name].drift_evaluations
@@ -180,7 +187,7 @@ def test_evaluations_are_counted(name: str) -> None:
 
 
 def test_rejected_steps_are_counted() -> None:
-    stats = sf.solve(sf.ODE(lambda t, x: (20 * t).cos() * x), draw(2, 2), rtol=1e-6, atol=1e-6, first_step=0.9).stats
+    stats = solve(sf.ODE(lambda t, x: (20 * t).cos() * x), draw(2, 2), rtol=1e-6, atol=1e-6, first_step=0.9).stats
     assert stats["rejected"] > 0
     assert stats["nfe_drift"] == 1 + 6 * (stats["accepted"] + stats["rejected"])
 
@@ -196,7 +203,7 @@ def test_no_time_outside_the_span(name: str, gradient, times, dtype) -> None:
     record = Recorder(lambda t, x: -x * (1 + t))
     x0 = draw(2, 2, dtype=dtype).requires_grad_()
     rule = {"rtol": 1e-2, "atol": 1e-2} if f"torchdiffeq:{name}" in ADAPTIVE else {"steps": 10}
-    solution = sf.solve(sf.ODE(record), x0, times, method=f"torchdiffeq:{name}", gradient=gradient, **rule)
+    solution = solve(sf.ODE(record), x0, times, method=f"torchdiffeq:{name}", gradient=gradient, **rule)
     forward = len(record.times)
     solution.x.square().sum().backward()
     assert (len(record.times) > forward) == (gradient == "adjoint")
@@ -205,7 +212,7 @@ def test_no_time_outside_the_span(name: str, gradient, times, dtype) -> None:
 
 def test_a_step_that_hits_a_save_time_by_itself() -> None:
     record = Recorder(lambda t, x: 0 * x + 1)
-    solution = sf.solve(sf.ODE(record), draw(1, 1), [0.0, 0.5, 0.75, 1.0], rtol=1e-3, atol=1e-3, first_step=0.5)
+    solution = solve(sf.ODE(record), draw(1, 1), [0.0, 0.5, 0.75, 1.0], rtol=1e-3, atol=1e-3, first_step=0.5)
     assert max(record.times) <= 1.0
     assert torch.allclose(solution.x - solution.x[0], solution.t[:, None, None])
     assert solution.stats["accepted"] == 3
@@ -215,7 +222,7 @@ def test_a_step_that_hits_a_save_time_by_itself() -> None:
 def test_the_guess_of_the_first_step_stays_inside(gradient) -> None:
     record = Recorder(lambda t, x: 1e-6 * x)  # so slow that the guess is 10⁴ long
     x0 = draw(2, 2).requires_grad_()
-    sf.solve(sf.ODE(record), x0, rtol=1e-3, atol=1e-3, gradient=gradient).final.sum().backward()
+    solve(sf.ODE(record), x0, rtol=1e-3, atol=1e-3, gradient=gradient).final.sum().backward()
     assert min(record.times) >= 0.0 and max(record.times) <= 1.0
 
 
@@ -241,7 +248,7 @@ def test_precise_time_keeps_its_digits(name: str, gradient) -> None:
     recorded = {}
     for dtype in (DOUBLE, torch.float32):
         process, x0 = Precise(), torch.ones(2, 2, dtype=dtype, requires_grad=True)
-        solution = sf.solve(process, x0, [start, 1 - 2e-7, stop], method=name, gradient=gradient, **rule)
+        solution = solve(process, x0, [start, 1 - 2e-7, stop], method=name, gradient=gradient, **rule)
         solution.final.sum().backward()
         recorded[dtype] = process.times
     # The backward pass of an adaptive method guesses a first step, in the state's dtype.
@@ -255,20 +262,20 @@ def test_never_rounded_onto_the_end(name: str) -> None:
     record = Recorder(lambda t, x: 1e-3 * x)
     rule = {"rtol": 1e-3, "atol": 1e-3} if TABLE[name].adaptive else {"steps": 4}
     with torch.no_grad():
-        sf.solve(sf.ODE(record), torch.ones(2, 2), [0.0, 1 - 1e-9], method=name, **rule)
+        solve(sf.ODE(record), torch.ones(2, 2), [0.0, 1 - 1e-9], method=name, **rule)
     assert max(record.times) < 1.0  # 1 − 1e-9 is 1 in float32
 
 
 def test_save_times_off_the_grid() -> None:
     times, x0, spiral = [0.0, 0.123, 0.777, 2.0], draw(3, 2), Spiral(True)
-    x = sf.solve(sf.ODE(spiral.velocity, interval=(0.0, 2.0)), x0, times, dt=0.02, method="torchdiffeq:rk4").x
+    x = solve(sf.ODE(spiral.velocity, interval=(0.0, 2.0)), x0, times, dt=0.02, method="torchdiffeq:rk4").x
     assert (x - spiral.exact(times, x0)).abs().max() < 3e-7  # linear interpolation would cost 1e-4
 
 
 def test_dopri8_at_interior_save_times() -> None:
     times, x0, spiral = [0.0, 0.123, 0.777, 1.5, 2.0], draw(3, 2), Spiral(True)
     ode = sf.ODE(spiral.velocity, interval=(0.0, 2.0))
-    x = sf.solve(ode, x0, times, rtol=1e-12, atol=1e-12, method="torchdiffeq:dopri8").x
+    x = solve(ode, x0, times, rtol=1e-12, atol=1e-12, method="torchdiffeq:dopri8").x
     assert (x - spiral.exact(times, x0)).abs().max() < 1e-11
 
 
@@ -287,11 +294,11 @@ def test_breakpoints(times, dtype) -> None:
     x0, ode = draw(3, 2, dtype=dtype), sf.ODE(jump)
     tolerance = 1e-8 if dtype is DOUBLE else 1e-5
     exact = jumped(x0, times)
-    solution = sf.solve(ode, x0, times, rtol=tolerance, atol=tolerance, breakpoints=[0.3])
+    solution = solve(ode, x0, times, rtol=tolerance, atol=tolerance, breakpoints=[0.3])
     assert (solution.x - exact).abs().max() < 5 * tolerance
     assert solution.stats["rejected"] <= 1
-    assert sf.solve(ode, x0, times, rtol=tolerance, atol=tolerance).stats["rejected"] > 5
-    back = sf.solve(ode, exact[-1], times[::-1], rtol=tolerance, atol=tolerance, breakpoints=[0.3])
+    assert solve(ode, x0, times, rtol=tolerance, atol=tolerance).stats["rejected"] > 5
+    back = solve(ode, exact[-1], times[::-1], rtol=tolerance, atol=tolerance, breakpoints=[0.3])
     assert (back.final - x0).abs().max() < 10 * tolerance
     assert back.stats["rejected"] <= 1
 
@@ -300,16 +307,16 @@ def test_breakpoints(times, dtype) -> None:
 @pytest.mark.parametrize("name", ["rk4", "heun2", "euler"])
 def test_breakpoints_with_fixed_steps(name: str, dtype) -> None:
     x0, steps = draw(3, 2, dtype=dtype), 100
-    x = sf.solve(sf.ODE(jump), x0, [0.0, 1.0], steps=steps, breakpoints=[0.3], method=f"torchdiffeq:{name}").final
+    x = solve(sf.ODE(jump), x0, [0.0, 1.0], steps=steps, breakpoints=[0.3], method=f"torchdiffeq:{name}").final
     scale = {"rk4": 2e-10 if dtype is DOUBLE else 3e-6, "heun2": 5e-5, "euler": 5e-3}[name]
     assert (x - jumped(x0, [1.0])[0]).abs().max() < scale  # a stage on the wrong side costs 5/100/2 = 2.5e-2 and more
-    back = sf.solve(sf.ODE(jump), x, [1.0, 0.0], steps=steps, breakpoints=[0.3], method=f"torchdiffeq:{name}").final
+    back = solve(sf.ODE(jump), x, [1.0, 0.0], steps=steps, breakpoints=[0.3], method=f"torchdiffeq:{name}").final
     assert (back - x0).abs().max() < 3 * scale
 
 
 def test_breakpoints_that_are_nodes_up_to_rounding() -> None:
     x0 = draw(3, 2)  # 0.4 · 3/4 is 0.30000000000000004
-    x = sf.solve(sf.ODE(jump), x0, [0.0, 0.4], steps=4, breakpoints=[0.3], method="torchdiffeq:rk4").final
+    x = solve(sf.ODE(jump), x0, [0.0, 0.4], steps=4, breakpoints=[0.3], method="torchdiffeq:rk4").final
     assert (x - jumped(x0, [0.4])[0]).abs().max() < 1e-5
 
 
@@ -318,7 +325,7 @@ def test_breakpoints_in_the_adjoint(times) -> None:
     theta, record = torch.tensor(1.0, dtype=DOUBLE, requires_grad=True), Recorder(lambda t, x: theta * jump(t, x) * x)
     grads, x0 = {}, draw(3, 2).requires_grad_()
     for gradient in ("backprop", "adjoint"):
-        x = sf.solve(sf.ODE(record), x0, times, rtol=1e-8, atol=1e-8, breakpoints=[0.3], gradient=gradient).final
+        x = solve(sf.ODE(record), x0, times, rtol=1e-8, atol=1e-8, breakpoints=[0.3], gradient=gradient).final
         before = len(record.times)
         grads[gradient] = torch.autograd.grad(x.sum(), [x0, theta])
     assert all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(*grads.values(), strict=True))
@@ -336,8 +343,8 @@ def test_a_hard_sample_is_not_hidden(name: str, rows: int) -> None:
     ode = sf.ODE(velocity)
     live = torch.tensor([[1.0, 0.0]], dtype=DOUBLE)
     options = {"rtol": 1e-5, "atol": 1e-5, "method": f"torchdiffeq:{name}"}
-    alone = sf.solve(ode, live, **options).final[0]
-    among = sf.solve(ode, torch.cat([live, torch.zeros(rows, 2, dtype=DOUBLE)]), **options).final[0]
+    alone = solve(ode, live, **options).final[0]
+    among = solve(ode, torch.cat([live, torch.zeros(rows, 2, dtype=DOUBLE)]), **options).final[0]
     exact = torch.tensor([math.cos(10), -10 * math.sin(10)], dtype=DOUBLE)
     assert (among - exact).abs().max() <= 2 * (alone - exact).abs().max()
 
@@ -355,7 +362,7 @@ def test_error_mask(times) -> None:
     for mask in (None, torch.tensor([True, False]), torch.tensor([False, True])):
         process = Masked()
         process.error_mask = mask
-        solution = sf.solve(process, torch.ones(4, 2, dtype=DOUBLE), times, rtol=1e-6, atol=1e-6)
+        solution = solve(process, torch.ones(4, 2, dtype=DOUBLE), times, rtol=1e-6, atol=1e-6)
         steps[str(mask)] = solution.stats["accepted"]
         assert abs(solution.final[0, 0].item() - math.exp(times[0] - times[1])) < 1e-5 * math.e
     free, counted = steps["tensor([ True, False])"], steps["tensor([False,  True])"]
@@ -397,7 +404,7 @@ def test_adjoint_agrees_with_backprop(name: str, times) -> None:
 def _gradients(ode, x0, parameters, times, **options) -> dict[str, tuple[Tensor, ...]]:
     grads = {}
     for gradient in ("backprop", "adjoint"):
-        x = sf.solve(ode, x0, times, gradient=gradient, **options).x
+        x = solve(ode, x0, times, gradient=gradient, **options).x
         grads[gradient] = torch.autograd.grad((x[1].sin() + 2 * x[2].square()).sum(), [x0, *parameters])
     return grads
 
@@ -414,7 +421,7 @@ def _euler_extrapolates(ode, x0, parameters, times) -> None:
 def test_backprop_is_the_derivative_of_the_solution() -> None:
     spiral, x0 = Spiral(False), draw(3, 2).requires_grad_()
     rate = torch.tensor(1.0, dtype=DOUBLE, requires_grad=True)
-    x = sf.solve(sf.ODE(lambda t, x: rate * spiral.velocity(t, x)), x0, rtol=1e-9, atol=1e-9).final
+    x = solve(sf.ODE(lambda t, x: rate * spiral.velocity(t, x)), x0, rtol=1e-9, atol=1e-9).final
     grads = torch.autograd.grad(x.sum(), [x0, rate])
     decay = torch.linalg.matrix_exp(spiral.A)
     assert torch.allclose(grads[0], decay.sum(0).expand(3, 2), rtol=1e-7)
@@ -427,14 +434,14 @@ def test_the_first_step_is_not_differentiated() -> None:
         x0 = draw(3, 2).requires_grad_()
         if first_step:
             first_step = record.times[2] / 0.2  # after the first velocity and the guess comes the second stage
-        sf.solve(sf.ODE(record), x0, rtol=1e-1, atol=1e-1, first_step=first_step).final.sum().backward()
+        solve(sf.ODE(record), x0, rtol=1e-1, atol=1e-1, first_step=first_step).final.sum().backward()
         grads.append(x0.grad)
     assert torch.allclose(*grads, rtol=1e-12)
 
 
 def test_backprop_with_a_row_of_zeros() -> None:
     x0 = torch.tensor([[1.0, 2.0], [0.0, 0.0]], dtype=DOUBLE, requires_grad=True)
-    sf.solve(sf.ODE(lambda t, x: -x), x0, rtol=1e-8, atol=1e-8).final.sum().backward()
+    solve(sf.ODE(lambda t, x: -x), x0, rtol=1e-8, atol=1e-8).final.sum().backward()
     assert torch.allclose(x0.grad, torch.full_like(x0, math.exp(-1)), rtol=1e-6)
 
 
@@ -446,7 +453,7 @@ def test_adjoint_finds_what_a_closure_captured(name: str) -> None:
     ode = sf.ODE(lambda t, x: -double * x if t < 0.5 else -late * x)
     rule = {"rtol": 1e-9, "atol": 1e-9} if name == "dopri5" else {"steps": 200}
     x0 = torch.ones(2, 2, dtype=DOUBLE)
-    x = sf.solve(ode, x0, gradient="adjoint", method=f"torchdiffeq:{name}", breakpoints=[0.5], **rule).final
+    x = solve(ode, x0, gradient="adjoint", method=f"torchdiffeq:{name}", breakpoints=[0.5], **rule).final
     x.sum().backward()
     value = math.exp(-1.5)
     assert theta.grad.item() == pytest.approx(-4 * value, rel=1e-5)
@@ -463,7 +470,7 @@ def test_adjoint_of_a_mean_over_a_large_batch(name: str) -> None:
     """The gradient of a mean is 1e-4 an entry: near an absolute tolerance of 1e-5, were that not relative to it."""
     x0 = torch.zeros(10_000, 1, dtype=DOUBLE).requires_grad_()
     options = {"rtol": 1e-5, "atol": 1e-5, "gradient": "adjoint", "method": f"torchdiffeq:{name}"}
-    sf.solve(sf.ODE(growth), x0, **options).final.mean().backward()
+    solve(sf.ODE(growth), x0, **options).final.mean().backward()
     assert x0.grad[0].item() * 1e4 == pytest.approx(math.exp(3 * math.sin(10)), rel=1e-2)
 
 
@@ -471,22 +478,22 @@ def test_max_steps_of_the_backward_pass() -> None:
     """Forward and backward are counted apart, and both are limited."""
     x0 = torch.zeros(2, 1, dtype=DOUBLE).requires_grad_()
     options = {"rtol": 1e-5, "atol": 1e-5, "gradient": "adjoint"}
-    still = sf.solve(sf.ODE(growth), x0, max_steps=20, **options)
+    still = solve(sf.ODE(growth), x0, max_steps=20, **options)
     with pytest.raises(SolveError, match=r"In the backward pass of the adjoint.*max_steps=20"):
         still.final.sum().backward()
     x0 = draw(2, 2).requires_grad_()
     ode = sf.ODE(lambda t, x: torch.stack([x[:, 1], -100 * x[:, 0]], 1))
-    attempts = sum(sf.solve(ode, x0, **options).stats[key] for key in ("accepted", "rejected"))
-    sf.solve(ode, x0, max_steps=3 * attempts // 2, **options).final.sum().backward()
+    attempts = sum(solve(ode, x0, **options).stats[key] for key in ("accepted", "rejected"))
+    solve(ode, x0, max_steps=3 * attempts // 2, **options).final.sum().backward()
 
 
 def test_second_derivative_through_the_adjoint() -> None:
     x0 = draw(2, 2).requires_grad_()
     ode = sf.ODE(lambda t, x: -(x**3))
-    final = sf.solve(ode, x0, rtol=1e-6, atol=1e-6, gradient="adjoint").final
+    final = solve(ode, x0, rtol=1e-6, atol=1e-6, gradient="adjoint").final
     with pytest.raises(ArgumentError, match=r"first derivatives only.*gradient='backprop'"):
         torch.autograd.grad(final.sum(), x0, create_graph=True)
-    (first,) = torch.autograd.grad(sf.solve(ode, x0, rtol=1e-6, atol=1e-6).final.sum(), x0, create_graph=True)
+    (first,) = torch.autograd.grad(solve(ode, x0, rtol=1e-6, atol=1e-6).final.sum(), x0, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), x0)
     assert torch.allclose(second, -6 * x0 * (1 + 2 * x0**2) ** -2.5, rtol=1e-3, atol=1e-4)
 
@@ -501,7 +508,7 @@ def test_adjoint_of_a_velocity_that_differentiates() -> None:
 
     grads = []
     for gradient in ("backprop", "adjoint"):
-        x = sf.solve(sf.ODE(velocity), torch.ones(3, 2, dtype=DOUBLE), rtol=1e-8, atol=1e-8, gradient=gradient).final
+        x = solve(sf.ODE(velocity), torch.ones(3, 2, dtype=DOUBLE), rtol=1e-8, atol=1e-8, gradient=gradient).final
         grads.append(torch.autograd.grad(x.square().sum(), list(net.parameters()), allow_unused=True))
     pairs = [(a, b) for a, b in zip(*grads, strict=True) if a is not None]  # the last bias moves no divergence
     assert len(pairs) >= 3 and all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs)
@@ -518,7 +525,7 @@ def test_a_backward_pass_that_fails_says_so() -> None:
             return grad * math.nan
 
     x0 = draw(2, 2).requires_grad_()
-    final = sf.solve(sf.ODE(lambda t, x: Root.apply(x)), x0, rtol=1e-4, atol=1e-4, gradient="adjoint").final
+    final = solve(sf.ODE(lambda t, x: Root.apply(x)), x0, rtol=1e-4, atol=1e-4, gradient="adjoint").final
     with pytest.raises(SolveError, match="backward pass of the adjoint"):
         final.sum().backward()
 
@@ -529,8 +536,8 @@ def test_a_backward_pass_that_fails_says_so() -> None:
 def fails(ode, x0, times, **options):
     """The solution up to the failure, and the message of the error that would have been raised."""
     with pytest.raises(SolveError) as error:
-        sf.solve(ode, x0, times, **options)
-    solution = sf.solve(ode, x0, times, on_failure="return", **options)
+        solve(ode, x0, times, **options)
+    solution = solve(ode, x0, times, on_failure="return", **options)
     assert torch.equal(solution.x, error.value.solution.x)
     assert len(solution.t) == len(solution.x)
     return solution, str(error.value)
@@ -561,7 +568,7 @@ def test_nan_from_the_start() -> None:
 
 def test_nan_with_fixed_steps() -> None:
     ode = sf.ODE(lambda t, x: torch.where(torch.arange(4)[:, None] == 1, math.nan, -x))
-    status = sf.solve(ode, draw(4, 2), steps=4, method="torchdiffeq:rk4", on_failure="return").status
+    status = solve(ode, draw(4, 2), steps=4, method="torchdiffeq:rk4", on_failure="return").status
     assert status.tolist() == [Status.SUCCESS, Status.NON_FINITE, Status.SUCCESS, Status.SUCCESS]
 
 
@@ -592,9 +599,9 @@ def test_zero_without_tolerance() -> None:
 def test_max_steps() -> None:
     """The limit is of attempts in all, not of those between two save times as torchdiffeq's own is."""
     times, ode, x0 = [0.0, 0.1, 0.2, 0.3, 1.0], sf.ODE(lambda t, x: (100 * t).cos() * x), draw(2, 2)
-    whole = sf.solve(ode, x0, times, rtol=1e-6, atol=1e-6)
+    whole = solve(ode, x0, times, rtol=1e-6, atol=1e-6)
     attempts = whole.stats["accepted"] + whole.stats["rejected"]
-    assert sf.solve(ode, x0, times, rtol=1e-6, atol=1e-6, max_steps=attempts).success.all()
+    assert solve(ode, x0, times, rtol=1e-6, atol=1e-6, max_steps=attempts).success.all()
     solution, message = fails(ode, x0, times, rtol=1e-6, atol=1e-6, max_steps=attempts // 2)
     assert (solution.status == Status.MAX_STEPS).all() and f"max_steps={attempts // 2}" in message
     assert solution.stats["accepted"] + solution.stats["rejected"] == attempts // 2
@@ -610,7 +617,7 @@ def test_max_steps_that_ends_at_a_save_time() -> None:
 def test_reached_states_keep_their_gradient() -> None:
     x0 = torch.ones(1, 1, dtype=DOUBLE, requires_grad=True)
     ode = sf.ODE(lambda t, x: x**2, interval=(0.0, 2.0))
-    solution = sf.solve(ode, x0, [0.0, 0.5, 1.5], rtol=1e-8, atol=1e-8, on_failure="return")
+    solution = solve(ode, x0, [0.0, 0.5, 1.5], rtol=1e-8, atol=1e-8, on_failure="return")
     solution.x[1].sum().backward()
     assert x0.grad.item() == pytest.approx(4.0, rel=1e-5)  # d/dx x/(1 − tx) = 1/(1 − tx)²
 
@@ -630,20 +637,20 @@ def test_errors_of_the_velocity_come_out(name: str, gradient, error) -> None:
     rule = {"steps": 10} if name == "rk4" else {"rtol": 1e-5, "atol": 1e-5}
     with pytest.raises(type(error)) as caught:
         options = {"gradient": gradient, "on_failure": "return", "method": f"torchdiffeq:{name}"}
-        sf.solve(sf.ODE(velocity), draw(2, 2), **rule, **options)
+        solve(sf.ODE(velocity), draw(2, 2), **rule, **options)
     assert caught.value is error
 
 
 def test_refusals() -> None:
     with pytest.raises(ArgumentError, match="empty"):
-        sf.solve(sf.ODE(lambda t, x: -x), torch.zeros(0, 2), rtol=1e-3)
+        solve(sf.ODE(lambda t, x: -x), torch.zeros(0, 2), rtol=1e-3)
     with pytest.raises(ArgumentError, match="return the state's shape"):
-        sf.solve(sf.ODE(lambda t, x: -x[:, :1]), torch.ones(3, 2), steps=4, method="torchdiffeq:rk4")
+        solve(sf.ODE(lambda t, x: -x[:, :1]), torch.ones(3, 2), steps=4, method="torchdiffeq:rk4")
     with pytest.raises(MethodError, match="steps of fixed size"):
-        sf.solve(sf.ODE(lambda t, x: -x), torch.ones(3, 2), rtol=1e-3, method="torchdiffeq:rk4")
+        solve(sf.ODE(lambda t, x: -x), torch.ones(3, 2), rtol=1e-3, method="torchdiffeq:rk4")
     with pytest.raises(MethodError, match="no gradient"):
         options = {"rtol": 1e-3, "method": "torchdiffeq:scipy_solver", "gradient": "adjoint"}
-        sf.solve(sf.ODE(lambda t, x: -x), torch.ones(3, 2), **options)
+        solve(sf.ODE(lambda t, x: -x), torch.ones(3, 2), **options)
 
 
 @pytest.mark.parametrize("name", list(TABLE))
@@ -652,7 +659,7 @@ def test_global_generators_are_left_alone(name: str) -> None:
     before = torch.get_rng_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # and no method has anything to complain of
-        sf.solve(sf.ODE(lambda t, x: -x), torch.ones(2, 2), method=name, **rule)
+        solve(sf.ODE(lambda t, x: -x), torch.ones(2, 2), method=name, **rule)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -669,7 +676,7 @@ def test_progress_reaches_the_end(monkeypatch) -> None:
 def test_explicit_adams_converges() -> None:
     ode, x0 = sf.ODE(lambda t, x: -x, interval=(0.0, 2.0)), torch.ones(1, 1, dtype=DOUBLE)
     for steps, bound in ((64, 1e-5), (256, 2e-7)):  # torchdiffeq's default has errors of 2.6e5 and 5.9e8
-        x = sf.solve(ode, x0, steps=steps, method="torchdiffeq:explicit_adams").final
+        x = solve(ode, x0, steps=steps, method="torchdiffeq:explicit_adams").final
         assert abs(x.item() - math.exp(-2)) < bound
 
 
@@ -682,14 +689,14 @@ def test_adams_needs_equal_steps(name: str) -> None:
         {"steps": 10, "breakpoints": [0.5]},
     ):
         with pytest.raises(MethodError, match="equal steps"):
-            sf.solve(ode, x0, method=method, **rule)
-    sf.solve(ode, x0, method=method, steps=torch.linspace(0, 1, 11))
+            solve(ode, x0, method=method, **rule)
+    solve(ode, x0, method=method, steps=torch.linspace(0, 1, 11))
 
 
 def test_corrector_that_does_not_converge() -> None:
     ode, x0 = sf.ODE(lambda t, x: -100 * x), torch.ones(1, 1, dtype=DOUBLE)
     with pytest.warns(SdeflowWarning, match="did not converge in 8 of 10 steps") as caught:
-        sf.solve(ode, x0, steps=10, method="torchdiffeq:implicit_adams")
+        solve(ode, x0, steps=10, method="torchdiffeq:implicit_adams")
     assert len(caught) == 1
 
 
@@ -699,7 +706,7 @@ def test_warnings_of_the_velocity_come_out() -> None:
         return -x
 
     with pytest.warns(UserWarning, match="mine"):
-        sf.solve(sf.ODE(velocity), torch.ones(1, 1), steps=10, method="torchdiffeq:implicit_adams")
+        solve(sf.ODE(velocity), torch.ones(1, 1), steps=10, method="torchdiffeq:implicit_adams")
 
 
 def _job(ode, name: str, **changes) -> Job:
@@ -765,9 +772,9 @@ def test_scipy_has_no_gradient_and_says_so() -> None:
         (sf.ODE(lambda t, x: -x), torch.ones(1, 1, requires_grad=True)),
     ):
         with pytest.raises(MethodError, match=r"has no gradient.*no_grad"):
-            sf.solve(ode, x0, **options)
+            solve(ode, x0, **options)
         with torch.no_grad():
-            assert sf.solve(ode, x0, **options).success.all()
+            assert solve(ode, x0, **options).success.all()
 
 
 def nn_velocity() -> nn.Module:
@@ -784,7 +791,7 @@ def nn_velocity() -> nn.Module:
 
 def test_scipy_solves_stiff_problems() -> None:
     record = Recorder(lambda t, x: -1e4 * (x - t.cos()))
-    solution = sf.solve(sf.ODE(record), torch.zeros(1, 1, dtype=DOUBLE), rtol=1e-6, method="torchdiffeq:scipy_solver")
+    solution = solve(sf.ODE(record), torch.zeros(1, 1, dtype=DOUBLE), rtol=1e-6, method="torchdiffeq:scipy_solver")
     assert abs(solution.final.item() - math.cos(1)) < 1e-3 and len(record.times) < 1000
 
 
@@ -792,7 +799,7 @@ def test_scipy_solves_stiff_problems() -> None:
 def test_scipy_has_float64_time(dtype) -> None:
     """torchdiffeq gives LSODA's velocity a t that went through float32, also where the state is float64."""
     process = Precise()
-    solution = sf.solve(
+    solution = solve(
         process, torch.ones(2, 2, dtype=dtype), rtol=1e-6, method="torchdiffeq:scipy_solver", first_step=0.1
     )
     assert solution.x.dtype is dtype

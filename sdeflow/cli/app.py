@@ -1,0 +1,39 @@
+"""The program and its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import sdeflow
+from sdeflow.cli.demo.command import demo
+from sdeflow.cli.methods import methods
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="sdeflow",
+    help="Solve, reverse and compare stochastic and ordinary differential equations in PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+)
+app.command()(demo)
+app.command()(methods)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sdeflow {sdeflow.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Solve, reverse and compare stochastic and ordinary differential equations in PyTorch."""

@@ -1,0 +1,51 @@
+"""What all pictures have in common: colours that colour-blind readers can tell apart, quiet axes, sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "INK", "MARKERS", "QUIET", "array", "figure_with_axes", "tidy"]
+
+# Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is too light for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK, QUIET = "#222222", "#8a8a8a"
+DPI = 150
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def array(values: Any) -> Array:
+    """Tensors, arrays and lists as an array of floats."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().to(torch.float64).numpy()
+    return np.asarray(values, dtype=float)
+
+
+def figure_with_axes(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, np.ndarray[Any, np.dtype[np.object_]]]:
+    """A figure of its own, and its axes with shape ``(rows, columns)``; size in inches."""
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, axes
+
+
+def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
+    """Labels, thin spines, no box."""
+    if title:
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+    if x:
+        axes.set_xlabel(x, fontsize=9, color=INK)
+    if y:
+        axes.set_ylabel(y, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=INK, width=0.6, length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_linewidth(0.6)
+        spine.set_color(QUIET)
