@@ -65,7 +65,7 @@ def image_grid(
             place.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=0.5, edgecolor="#c8c8c8"))
     place.set_xlim(-GAP, columns * pitch)
     place.set_ylim(-GAP, tall)
-    place.set_aspect(height / width)
+    place.set_aspect(height / width, anchor="E")  # what room is left is for the row labels
     place.set_frame_on(False)
     place.tick_params(length=0, labelsize=8.5, labelcolor=INK, top=True, labeltop=True, bottom=False, labelbottom=False)
     place.set_xticks([0.5 + j * pitch for j in range(columns)], column_labels or [""] * columns)

@@ -169,10 +169,14 @@ def describe(setting: Setting, lanes: Sequence[Lane], out: Path) -> Section:
         [
             Picture(
                 "race.png",
-                "Lower left is better. Top: the methods that see only W gain one order per step, Heun and the midpoint rule "
-                "with a smaller constant. srk also sees the space-time Lévy area and falls faster, but takes ten evaluations "
-                "a step; reversible_heun is not stable on steps as large as these. The native and the wrapped Euler have "
-                "the same errors, since they see the same path, and differ in time. Bottom: orders 1, 2 and 4 of Euler, Heun "
+                "Lower left is better. Top: the methods that see only W gain one order per step, Heun and the "
+                "midpoint rule "
+                "with a smaller constant. srk also sees the space-time Lévy area and falls faster, but takes ten "
+                "evaluations "
+                "a step; reversible_heun is not stable on steps as large as these. The native and the wrapped Euler "
+                "have "
+                "the same errors, since they see the same path, and differ in time. Bottom: orders 1, 2 and 4 of "
+                "Euler, Heun "
                 "and RK4, and methods that choose their steps, whose loosest tolerance says little about the error.",
                 "Four panels with logarithmic axes: error against evaluations and against seconds, for the reversed "
                 "SDE and the flow.",

@@ -150,7 +150,7 @@ def _draw_strips(trip: RoundTrip, path: Path) -> None:
     ways = [trip.forward.x, trip.flipped.x.flip(0), trip.backward.x.flip(0), trip.flow.x.flip(0)]
     figure = plotting.image_grid(
         torch.stack([x[shown, SHOWN] for x in ways]),
-        row_labels=["forward →", "← reversed, flipped clock", "← reversed, backward clock", "← probability flow"],
+        row_labels=["forward →", "← reversed, flipped clock", "← reversed, backward clock", "← flow"],
         column_labels=[f"t = {float(t):.2f}" for t in trip.forward.t[shown]],
     )
     figure.savefig(path)

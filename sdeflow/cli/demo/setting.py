@@ -33,13 +33,13 @@ class Sizes:
 
     fitted: int = 1500
     held_out: int = 297
-    returned: int = 256
+    returned: int = 192
     steps: int = 100
     probes: int = 8
     exact: int = 32
     racers: int = 16
     ladder: tuple[int, ...] = (8, 16, 32, 64, 128)
-    reference: int = 512
+    reference: int = 384
     particles: int = 16_000
     pace: float = 1.0
 

@@ -722,6 +722,7 @@ def _job(ode, name: str, **changes) -> Job:
         "first_step": None,
         "breakpoints": (),
         "max_steps": 10_000,
+        "stepping": "shared",
         "gradient": "backprop",
         "progress": lambda now: None,
     }
