@@ -13,6 +13,7 @@ from sdeflow.brownian import BrownianPath, Driver
 from sdeflow.errors import ArgumentError
 from sdeflow.processes import SDE, Process
 from sdeflow.solvers import methods, solve
+from sdeflow.solvers.noise import noise_shape
 
 __all__ = ["Problem"]
 
@@ -79,14 +80,8 @@ class Problem:
         if start > end:
             total = self.process.interval[0] + self.process.interval[1]
             start, end = total - start, total - end
-        shape: tuple[int, ...] = tuple(self.x0.shape)
-        if self.process.noise == "scalar":
-            shape = (len(self.x0), *[1] * (self.x0.ndim - 1))
-        elif self.process.noise == "general":
-            with torch.no_grad():
-                shape = (len(self.x0), self.process.diffusion(self.span[0], self.x0).shape[2])
         return BrownianPath(
-            shape,
+            noise_shape(self.process, self.span[0], self.x0),
             start,
             end,
             seed=seed,

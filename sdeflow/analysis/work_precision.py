@@ -17,7 +17,7 @@ from sdeflow.analysis.problem import Problem
 from sdeflow.brownian import Driver
 from sdeflow.errors import ArgumentError, SdeflowError
 from sdeflow.solvers import solve
-from sdeflow.solvers.methods import get_method
+from sdeflow.solvers.registry import get_method
 
 __all__ = ["Run", "WorkPrecision", "work_precision"]
 

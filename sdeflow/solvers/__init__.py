@@ -1,6 +1,7 @@
 """How a process is stepped: solve(), the methods, and what they return."""
 
-from sdeflow.solvers.methods import Method, Methods, methods
+from sdeflow.solvers.methods import Method, Methods
+from sdeflow.solvers.registry import methods
 from sdeflow.solvers.solution import Solution
 from sdeflow.solvers.solve import solve
 from sdeflow.solvers.status import Status

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from sdeflow.errors import MethodError, nearest
 from sdeflow.processes.process import Process
 
-__all__ = ["Limit", "Method", "Methods", "get_method", "methods", "noise_class"]
+__all__ = ["Limit", "Method", "Methods", "noise_class"]
 
 
 @dataclass(frozen=True)
@@ -198,31 +196,3 @@ def _orders(orders: Mapping[str, float]) -> str:
     if len(set(values)) <= 1:
         return ", ".join(f"{v:g}" for v in values[:1])
     return ", ".join(f"{kind} {order:g}" for kind, order in orders.items())
-
-
-@cache
-def methods() -> Methods:
-    """Every method that :func:`sdeflow.solve` knows, with its orders, needs and costs.
-
-    Native methods have plain names; those of the wrapped libraries are ``"torchsde:…"`` and ``"torchdiffeq:…"``, and are
-    whatever the installed versions list.
-
-    Example:
-        >>> "euler-maruyama" in sf.methods()
-        True
-    """
-    from sdeflow.solvers.adaptive import RUNGE_KUTTA_METHODS
-    from sdeflow.solvers.backends import torchdiffeq_methods, torchsde_methods
-    from sdeflow.solvers.native import NATIVE_METHODS
-
-    entries = [*NATIVE_METHODS, *RUNGE_KUTTA_METHODS, *torchdiffeq_methods(), *torchsde_methods()]
-    return Methods({entry.name: entry for entry in entries})
-
-
-def get_method(name: object) -> Method:
-    """The method of that name, or a MethodError with the nearest."""
-    table = methods()
-    if isinstance(name, str) and name in table:
-        return table[name]
-    close = nearest(str(name), table).split("There are:")[0]
-    raise MethodError(f"method={name!r} is not known. {close}sf.methods() lists them all.")

@@ -101,7 +101,7 @@ def _report(console: Console, sections: Sequence[Section]) -> None:
                 title=escape(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
             )
             for k, name in enumerate(table.columns):
-                shown.add_column(escape(name), justify="left" if k == 0 else "right", overflow="fold")
+                shown.add_column(escape(name), justify="left" if k == 0 else "right", overflow="fold", no_wrap=k == 0)
             for row in table.rows:
                 shown.add_row(*map(escape, row))
             console.print(shown)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sdeflow.errors import MethodError
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.job import Job
-from sdeflow.solvers.methods import Method, methods
+from sdeflow.solvers.methods import Method
 
 __all__ = ["check_jacobian"]
 
@@ -44,6 +44,8 @@ def check_jacobian(job: Job, method: str, gradient_free: bool) -> None:
     if J.is_symmetric() if process.noise == "scalar" else J.is_diagonal():
         return
     gradient = "backprop" if process.noise == "diagonal" else job.gradient
+    from sdeflow.solvers.registry import methods  # the registry stands above the engines; this is for its error only
+
     table = methods()
     fitting = table.fitting(process, adaptive=job.grid is None, gradient=gradient)
     raise MethodError(
