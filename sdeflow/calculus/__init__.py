@@ -1,6 +1,7 @@
 """Derivatives on batches: divergences, and what a state-dependent noise adds to a drift."""
 
 from sdeflow.calculus.derivatives import diagonal, divergence, gradient, hutchinson, jacobian, leaves
+from sdeflow.calculus.inference import outside_inference_mode
 from sdeflow.calculus.noise import NOISES, apply_covariance, apply_diffusion, covariance, noise_terms
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "jacobian",
     "leaves",
     "noise_terms",
+    "outside_inference_mode",
 ]

@@ -5,7 +5,7 @@ vector–Jacobian product with a vector per row therefore serves the whole batch
 needs are evaluated together, in chunks of bounded memory. Reverse mode is used throughout: every layer that can be
 trained has it, and only the backward pass is batched, so the field itself runs once and as it was written.
 
-All functions here may be called with gradients on or off. With gradients on, the results carry a graph, so they can be
+All functions here may be called with gradients on or off, and in inference mode. With gradients on, the results carry a graph, so they can be
 trained through; with gradients off, nothing of the graph survives the call.
 """
 
@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+from sdeflow.calculus.inference import outside_inference_mode
+from sdeflow.errors import ArgumentError
 
 __all__ = ["diagonal", "divergence", "gradient", "hutchinson", "jacobian", "leaves"]
 
@@ -58,6 +61,11 @@ def _evaluate(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ten
             return x, field(x), True
         x = x.detach().requires_grad_()
         y = field(x)
+        if not y.requires_grad and not torch.equal(field(x.detach() + 1), y):
+            raise ArgumentError(
+                "a drift, diffusion or velocity changes with x, but autograd does not see how, so its derivative would be "
+                "taken for zero. Is it under torch.no_grad(), or does it detach x?"
+            )
     # Where only our own leaf requires grad the graph is dropped: a long solve would otherwise keep one per step.
     return x, y, wanted and _depends_on_more_than(x, y)
 
@@ -84,6 +92,7 @@ def _rows(y: Tensor, x: Tensor, graph: bool) -> Iterator[tuple[slice, Tensor]]:
         yield slice(start, start + len(block)), rows.reshape(len(block), len(x), -1)
 
 
+@outside_inference_mode
 def jacobian(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The field and its Jacobian, row by row.
 
@@ -103,6 +112,7 @@ def jacobian(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
     return (y, rows) if graph else (y.detach(), rows.detach())
 
 
+@outside_inference_mode
 def diagonal(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The field and the diagonal ∂y_i/∂x_i of its Jacobian, both with the shape of x, exactly.
 
@@ -119,6 +129,7 @@ def diagonal(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
     return (y, slope) if graph else (y.detach(), slope.detach())
 
 
+@outside_inference_mode
 def divergence(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The field and its exact divergence Σ_i ∂y_i/∂x_i, with shape ``(B,)``.
 
@@ -133,6 +144,7 @@ def divergence(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
     return y, slope.flatten(1).sum(1)
 
 
+@outside_inference_mode
 def hutchinson(field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     """The field and the estimates e·(∂y/∂x)e of its divergence, one for each probe.
 
@@ -162,6 +174,7 @@ def hutchinson(field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> 
     return (y, estimates) if graph else (y.detach(), estimates.detach())
 
 
+@outside_inference_mode
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """A scalar function of each row, with shape ``(B,)``, and its gradient, with the shape of x.
 

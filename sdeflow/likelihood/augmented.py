@@ -8,7 +8,6 @@ estimates stay out of the error norm by which an adaptive solver chooses its ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -110,9 +109,8 @@ class Augmented(ODE, precise_time=True):
             estimate = estimate.rows(keep)
         if ode is self.ode and estimate is self.estimate:
             return self
-        narrow = copy(self)
-        narrow.ode, narrow.estimate = ode, estimate  # type: ignore[assignment]
-        return narrow
+        assert isinstance(ode, ODE)
+        return Augmented(ode, self.event_shape, estimate, self.count, controlled=self.error_mask is None)
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         velocity, traces = self.estimate(self.ode, t, self.part(x)[0])

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdeflow.processes.boundary import state_time
+from sdeflow.processes.boundary import rounding_unit, state_time
 from sdeflow.processes.process import Process
 from sdeflow.solvers.controller import Tolerance, first_step, next_factor
 from sdeflow.solvers.job import Counter, Job, Outcome
@@ -98,6 +99,7 @@ class Trajectories:
             torch.zeros(clocks, dtype=torch.int64, device=device) for _ in range(3)
         )
         self.status = torch.full((clocks,), int(Status.SUCCESS), device=device)
+        self.alive = torch.ones(clocks, dtype=torch.bool, device=device)  # not given up
         self.reached = self.t.clone()
         # A step that changes no digit of t is no step.
         self.smallest = 4 * torch.finfo(torch.float64).eps * max(abs(job.times[0]), abs(job.times[-1]))
@@ -115,10 +117,8 @@ class Trajectories:
     def times(self, t: Tensor) -> list[Tensor]:
         """Times ``(clocks, stages)`` as the process wants them, one tensor for each stage."""
         if self.job.breakpoints:  # a coefficient that jumps at an end of the segment is not asked there
-            dtype = torch.float64 if self.process.precise_time else self.x.dtype
-            inside = [torch.tensor(v, dtype=dtype) for v in (self.low, self.high)]
-            low, high = (torch.nextafter(v, w).item() for v, w in (inside, inside[::-1]))
-            t = t.clamp(low, high)
+            unit = rounding_unit(self.x, *self.process.interval, self.low, self.high)
+            t = t.clamp(self.low + unit, self.high - unit)
         if not self.process.precise_time:
             like = self.x.new_empty(t.numel(), 1)
             t = state_time(t.reshape(-1), like, self.process.interval).reshape(t.shape)
@@ -146,6 +146,8 @@ class Trajectories:
 
     def cross(self, low: float, high: float) -> None:
         """Take all samples from one time to another, between which no coefficient jumps."""
+        if not bool(self.alive.any()):
+            return
         self.low, self.high = low, high
         self.velocity = self.evaluate(self.t, self.x)
         self.nfe += 1
@@ -158,7 +160,7 @@ class Trajectories:
             if not self._step():
                 return
             attempts += 1
-        self._give_up(self.t < self.high, Status.MAX_STEPS)
+        self._give_up(self.alive & (self.t < self.high), Status.MAX_STEPS)
 
     def _first_step(self, longest: float) -> Tensor:
         if self.job.first_step is not None:
@@ -173,10 +175,10 @@ class Trajectories:
         bound = torch.full_like(self.t, self.high)
         if not self.tableau.dense:
             bound = torch.minimum(bound, self.saves[self.due])
-        left = bound - self.t
+        left = torch.where(self.alive, bound - self.t, 0.0)  # those given up stay where they are
         lands = self.h >= left * (1 - 1e-10)
         h = torch.where(lands, left, self.h)
-        t1 = torch.where(lands, bound, self.t + h)
+        t1 = torch.where(lands & self.alive, bound, self.t + h)
         moving = left > 0
         velocities, x1 = self.stages(h, t1)
         with torch.no_grad():
@@ -189,18 +191,19 @@ class Trajectories:
             # A step cut short to land somewhere says nothing against the length that was intended.
             self.h = torch.where(ok & lands, torch.maximum(proposed, self.h), proposed)
             self.error = torch.where(ok, error.clamp_min(1e-4), self.error)
-            accepted, stuck = ok & moving, ~ok & ~(self.h > self.smallest)
+            accepted, stuck = ok & moving, ~ok & ~(self.h > self.smallest) & self.alive
             self.accepted += accepted
             self.rejected += ~ok & moving
             self.nfe += moving * len(self.tableau.a)
             passes = accepted & (t1 >= self.saves[self.due])
             # All that the loop has to know, in one transfer from the device.
-            all_ok, any_pass, any_stuck = torch.stack([ok.all(), passes.any(), stuck.any()]).tolist()
+            all_ok, any_pass, any_stuck = torch.stack([(ok & self.alive).all(), passes.any(), stuck.any()]).tolist()
         if any_pass:
             self._save(passes, t1, h, x1, velocities)
         if all_ok:
             self.t, self.x, self.velocity = t1, x1, velocities[-1]
         else:
+            ok = ok & self.alive
             here = ok.reshape(-1, *[1] * (self.x.ndim - 1))
             self.t = torch.where(ok, t1, self.t)
             self.x = torch.where(here, x1, self.x)
@@ -214,9 +217,9 @@ class Trajectories:
 
     def _go_on(self) -> bool:
         """Whether a sample is still under way; those that are not leave the batch when that pays."""
-        going = self.t < self.high
+        going = self.alive & (self.t < self.high)
         count = int(going.sum())
-        self.job.progress(float(self.t.min()))
+        self.job.progress(float(torch.where(self.alive, self.t, self.high).min()))
         if self.can_narrow and 0 < count <= PAYS * len(self.t) and self.high == self.job.times[-1]:
             self._narrow(going.nonzero().flatten())
         return count > 0
@@ -227,8 +230,7 @@ class Trajectories:
             clocks = on if self.shared else torch.zeros_like(self.status, dtype=torch.bool).index_put_((self.rows,), on)
             self.status = torch.where(clocks, int(status), self.status)
             self.reached[clocks] = self.t[on]
-            self.t = torch.where(on, self.job.times[-1], self.t)
-            self.due = torch.where(on, len(self.job.times), self.due)
+            self.alive = self.alive & ~on
 
     def _narrow(self, keep: Tensor) -> None:
         """Go on with some rows only, if the process can: it must have, for them, the velocity that it had among all."""
@@ -236,6 +238,7 @@ class Trajectories:
         try:
             with torch.no_grad():
                 times = self.times(self.t[keep, None])[0]
+                self.counter.drift += 1
                 same = torch.allclose(narrow.drift(times, self.x[keep]), self.velocity[keep], rtol=1e-3, atol=1e-6)
         except Exception:  # a velocity with data of its own for each row cannot be asked about some of them
             same = False
@@ -246,6 +249,7 @@ class Trajectories:
         self.rows = self.rows[keep]
         self.x, self.velocity = self.x[keep], self.velocity[keep]
         self.t, self.h, self.error, self.due = self.t[keep], self.h[keep], self.error[keep], self.due[keep]
+        self.alive = self.alive[keep]
         self.put_away()
         for name in COUNTS:
             setattr(self, name, getattr(self, name)[keep])
@@ -286,11 +290,14 @@ def run(job: Job) -> Outcome:
         samples.cross(low, high)
     samples.put_away()
     accepted, rejected, nfe = (samples.archive[name] for name in COUNTS)
-    extra = {} if samples.shared else {"nfe_drift": nfe, "accepted": accepted, "rejected": rejected}
+    # Each sample's own; and how often the velocity was called at all, with those who were along and the checks of narrowing.
+    own = {"nfe_drift": nfe, "accepted": accepted, "rejected": rejected, "calls": samples.counter.drift}
+    extra: dict[str, Any] = {} if samples.shared else own
     saved, status, message = samples.saved, samples.status, ""
     failed = status != Status.SUCCESS
     if bool(failed.any()):
-        extra["t_reached"] = torch.where(failed, samples.reached, job.times[-1])
+        stopped = torch.where(failed, samples.reached, job.times[-1])
+        extra["t_reached"] = stopped.new_tensor([job.caller_time(value) for value in stopped.tolist()])
         message = _message(job, status, samples.reached)
         if samples.shared:
             saved = saved[: 1 + int((samples.saves[1:-1] <= samples.reached).sum())]
@@ -307,7 +314,7 @@ def run(job: Job) -> Outcome:
 
 def _message(job: Job, status: Tensor, reached: Tensor) -> str:
     failed = status != Status.SUCCESS
-    count, when = int(failed.sum()), float(reached[failed].min())
+    count, when = int(failed.sum()), job.caller_time(float(reached[failed].min()))
     who = "the batch" if job.stepping == "shared" else f"{count} of {len(status)} samples"
     kinds = set(status[failed].tolist())
     if kinds == {Status.MAX_STEPS}:

@@ -43,6 +43,14 @@ class Grid:
     def steps(self) -> int:
         return len(self.nodes) - 1
 
+    def at(self, times: Sequence[float]) -> tuple[int, ...]:
+        """The nodes next to some times."""
+        return tuple(int(np.abs(self.nodes - value).argmin()) for value in times)
+
+    def only(self, times: Sequence[float]) -> Grid:
+        """The same grid with these save times."""
+        return Grid(self.nodes, self.at(times), self.uniform)
+
 
 def save_times(t: Any, interval: tuple[float, float], direction: int) -> list[float]:
     """The save times as floats: the process's interval in its own direction, or what was given, strictly monotonic."""
@@ -58,12 +66,27 @@ def save_times(t: Any, interval: tuple[float, float], direction: int) -> list[fl
         raise ArgumentError(f"t={t!r} has {len(times)} times; give (from, to), or at least two save times.")
     if not all(math.isfinite(value) for value in times):
         raise ArgumentError(f"t={t!r} is not finite; give finite times.")
+    # The ends of the interval, as float32 has them, are meant to be the ends.
+    slack = time_rounding(t)
+    times = [next((end for end in interval if abs(value - end) <= slack), value) for value in times]
     steps = np.diff(times)
     if not ((steps > 0).all() or (steps < 0).all()):
         raise ArgumentError(
             f"t={_short(times)} is not monotonic; give strictly increasing or strictly decreasing times."
         )
     return times
+
+
+def time_rounding(t: Any) -> float:
+    """How far the given times may be from the ones that were meant: 0 but for float32 tensors and arrays.
+
+    ``torch.linspace(0, 1, 101)`` is float32 by default, and none of its inner times is a node of a float64 grid.
+    """
+    if isinstance(t, Tensor) and t.numel() and t.is_floating_point() and t.dtype is not torch.float64:
+        return 8 * torch.finfo(t.dtype).eps * float(t.detach().abs().max())
+    if isinstance(t, np.ndarray) and t.size and t.dtype == np.float32:
+        return 8 * float(np.finfo(t.dtype).eps) * float(np.abs(t).max())
+    return 0.0
 
 
 def _short(times: Sequence[float]) -> str:
@@ -80,8 +103,8 @@ def _positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def _split(times: Sequence[float], dt: float) -> Grid:
-    """The grid of the rule above, for increasing save times."""
+def _split(times: Sequence[float], dt: float, rounding: float) -> Grid:
+    """The grid of the rule above, for increasing save times that are known up to rounding."""
     start, end = times[0], times[-1]
     span = end - start
     if dt < 4 * float(np.spacing(max(abs(start), abs(end)))):
@@ -95,11 +118,12 @@ def _split(times: Sequence[float], dt: float) -> Grid:
     whole[-1] = end
     places = (np.asarray(times) - start) * (steps / span)
     saves = np.rint(places).astype(int)
-    if np.abs(places - saves).max() < ROUNDING * max(1, steps) ** 0.5 and (np.diff(saves) > 0).all():
+    close = ROUNDING * max(1, steps) ** 0.5 + min(0.25, rounding * steps / span)
+    if np.abs(places - saves).max() < close and (np.diff(saves) > 0).all():
         return Grid(whole, tuple(saves.tolist()), True)
     nodes, indices = [np.asarray([start])], [0]
     for left, right in pairwise(times):
-        count = max(1, math.ceil((right - left) / dt - ROUNDING))
+        count = max(1, math.ceil((right - left) / dt - ROUNDING - min(0.25, 2 * rounding / dt)))
         part = left + (right - left) * (np.arange(1, count + 1) / count)
         part[-1] = right
         nodes.append(part)
@@ -107,23 +131,33 @@ def _split(times: Sequence[float], dt: float) -> Grid:
     return Grid(np.concatenate(nodes), tuple(indices), False)
 
 
-def _given(times: Sequence[float], steps: Any) -> Grid:
+def _given(times: Sequence[float], steps: Any, rounding: float) -> Grid:
     """An explicit grid, with the save times among its nodes."""
-    nodes = np.asarray(steps, dtype=float)
+    try:
+        nodes = np.asarray(list(steps), dtype=float)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"steps={steps!r} is neither a whole number ≥ 1 nor a grid of times.") from None
+    if nodes.ndim != 1 or len(nodes) < 2:
+        raise ArgumentError(
+            f"steps has {nodes.size} times; a grid has at least two, the first and the last of the solve."
+        )
     if not np.isfinite(nodes).all() or not (np.diff(nodes) > 0).all():
         raise ArgumentError("steps is not a strictly monotonic sequence of finite times in the direction of the solve.")
-    tolerance = ROUNDING * np.diff(nodes).min()
+    tolerance = max(ROUNDING * np.diff(nodes).min(), rounding)
     if abs(nodes[0] - times[0]) > tolerance or abs(nodes[-1] - times[-1]) > tolerance:
         raise ArgumentError(
-            f"steps runs between {nodes[0]:g} and {nodes[-1]:g} but the solve between {times[0]:g} and {times[-1]:g}; "
+            f"steps runs between {nodes[0]:.9g} and {nodes[-1]:.9g} but the solve between {times[0]:.9g} and {times[-1]:.9g}; "
             f"make t and steps begin and end together."
         )
+    nodes[0], nodes[-1] = times[0], times[-1]
     missing = [v for v in times if np.abs(nodes - v).min() > tolerance]
     nodes = np.sort(np.concatenate([nodes, missing]))
-    return Grid(nodes, tuple(int(np.abs(nodes - v).argmin()) for v in times), False)
+    return Grid(nodes, (), False)
 
 
-def fixed_grid(times: Sequence[float], dt: Any, steps: Any, breakpoints: Sequence[float] = ()) -> Grid:
+def fixed_grid(
+    times: Sequence[float], dt: Any, steps: Any, breakpoints: Sequence[float] = (), rounding: float = 0.0
+) -> Grid:
     """The grid for increasing save times, from exactly one of dt and steps.
 
     Arguments:
@@ -131,27 +165,21 @@ def fixed_grid(times: Sequence[float], dt: Any, steps: Any, breakpoints: Sequenc
         dt: The step, or None.
         steps: A number of steps, or the grid itself (increasing here), or None.
         breakpoints: Times that become nodes although they are not save times.
+        rounding: How far the times may be from the ones that were meant.
     """
     if steps is not None and not isinstance(steps, (int, np.integer, float, bool, str)):
-        return _given(times, steps)
+        return _given(sorted({*times, *breakpoints}), steps, rounding).only(times)
     if steps is not None:
         if isinstance(steps, (bool, float, str)) or steps < 1:
             raise ArgumentError(f"steps={steps!r} is neither a whole number ≥ 1 nor a grid of times.")
         dt = (times[-1] - times[0]) / int(steps)
     else:
         dt = _positive("dt", dt)
-    inner = [float(b) for b in breakpoints if times[0] < b < times[-1]]
-    grid = _split(sorted({*times, *inner}), dt)
-    if not inner:
-        return grid
-    wanted = [int(np.abs(grid.nodes - v).argmin()) for v in times]
-    return Grid(grid.nodes, tuple(wanted), grid.uniform)
+    return _split(sorted({*times, *breakpoints}), dt, rounding).only(times)
 
 
 def as_sequence(steps: Any) -> Any:
-    """A grid given as a tensor, as a list of floats; anything else as it is."""
-    if isinstance(steps, Tensor) and steps.numel() > 1:
-        return steps.detach().flatten().to(torch.float64).tolist()
+    """A grid given as a tensor or an array, as a list of floats; anything else as it is."""
     if isinstance(steps, Tensor):
-        return steps.item()
-    return steps
+        return steps.item() if steps.ndim == 0 else steps.detach().flatten().to(torch.float64).tolist()
+    return steps.tolist() if isinstance(steps, np.ndarray) else steps

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdeflow.brownian import Driver
 from sdeflow.calculus import apply_diffusion
-from sdeflow.processes.boundary import state_time
+from sdeflow.processes.boundary import rounding_unit, state_time
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.job import Counter, Job, Outcome
@@ -152,7 +152,10 @@ def run(job: Job) -> Outcome:
         left, width = left[:-1], left.diff()
         # A place at 1 is the next node itself, so that no time is rounded past the end.
         stage_times = [left + c * width if c < 1 else left + width for c in places]
-        prepared = zip(*(_prepare(job.process, t, x).unbind() for t in stage_times), strict=True)
+        ready = [_prepare(job.process, t, x) for t in stage_times]
+        if job.breakpoints:
+            ready = _between(job, left, width, ready)
+        prepared = zip(*(t.unbind() for t in ready), strict=True)
         for k, times in enumerate(prepared, start=first):
             terms.h = nodes[k + 1] - nodes[k]
             terms.dW = None if draw is None else draw(k)
@@ -171,6 +174,23 @@ def _prepare(process: Process, t: Tensor, x: Tensor) -> Tensor:
         return t
     like = x.new_empty(len(t), 1)
     return state_time(t, like, process.interval).reshape(-1)
+
+
+def _between(job: Job, left: Tensor, width: Tensor, stages: list[Tensor]) -> list[Tensor]:
+    """Stage times, moved by a rounding unit into their own step where it begins or ends at a time of a jump.
+
+    The stage at the end of a step would otherwise see the coefficient after the jump, which costs every order but one.
+    """
+    at = torch.tensor(job.breakpoints, dtype=torch.float64, device=left.device)
+    unit = rounding_unit(job.x0, *job.process.interval, *job.times)
+
+    def jumping(t: Tensor) -> Tensor:
+        return ((t[:, None] - at).abs() <= 1e-9 * width[:, None]).any(1)
+
+    low = left + unit * jumping(left)
+    high = left + width - unit * jumping(left + width)
+    moved = [torch.minimum(torch.maximum(t, low.to(t.dtype)), high.to(t.dtype)) for t in stages]
+    return moved
 
 
 def _draws(brownian: Driver, nodes: Sequence[float]) -> Callable[[int], Tensor]:

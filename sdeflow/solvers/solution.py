@@ -21,7 +21,8 @@ class Solution:
         x: The states, with shape ``(T, B, *event)``, in the dtype and on the device of x0.
         status: How each sample ended, an int tensor of :class:`~sdeflow.Status` with shape ``(B,)``.
         stats: ``method``, ``nfe_drift`` and ``nfe_diffusion`` (evaluations, each of the whole batch), ``accepted`` and
-            ``rejected`` steps, ``seconds``, and what a method has to add.
+            ``rejected`` steps, ``seconds``, and what a method has to add. With ``stepping="per-sample"`` the counts are those
+            of each sample, ``(B,)``, and ``calls`` says how often the velocity was called.
     """
 
     t: Tensor

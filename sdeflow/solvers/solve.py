@@ -12,12 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdeflow.brownian import Driver
+from sdeflow.calculus import outside_inference_mode
 from sdeflow.errors import ArgumentError, SolveError, choose
 from sdeflow.processes.process import Process
 from sdeflow.solvers import adaptive, native
 from sdeflow.solvers.arguments import adapts, check_span, check_state, inner_breakpoints, tolerances
 from sdeflow.solvers.backends import run_torchdiffeq, run_torchsde
-from sdeflow.solvers.grid import Grid, as_sequence, fixed_grid, save_times
+from sdeflow.solvers.grid import Grid, as_sequence, fixed_grid, save_times, time_rounding
 from sdeflow.solvers.job import Job, Outcome
 from sdeflow.solvers.noise import driver_for
 from sdeflow.solvers.registry import choose_method
@@ -32,6 +33,7 @@ GRADIENTS = ("backprop", "adjoint")
 STEPPINGS = ("shared", "per-sample")
 
 
+@outside_inference_mode
 def solve(
     process: Process,
     x0: Tensor,
@@ -107,7 +109,8 @@ def solve(
 
     adaptive_steps = adapts(process, dt, steps, rtol, atol)
     chosen = choose_method(method, runner, adaptive_steps, stepping, gradient)
-    grid = None if adaptive_steps else _grid(process, times, forward, dt, steps, breakpoints)
+    jumps = inner_breakpoints(process, times, forward, breakpoints)
+    grid = None if adaptive_steps else _grid(process, t, forward, dt, steps, jumps, runner is not process)
     rtol, atol = tolerances(rtol, atol, x0) if adaptive_steps else (0.0, 0.0)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ArgumentError(f"max_steps={max_steps!r} is not a whole number ≥ 1.")
@@ -134,7 +137,7 @@ def solve(
                 rtol=rtol,
                 atol=atol,
                 first_step=first_step,
-                breakpoints=inner_breakpoints(process, times, forward, breakpoints),
+                breakpoints=jumps,
                 max_steps=max_steps,
                 stepping=stepping,
                 gradient=gradient,
@@ -175,12 +178,19 @@ def _forward(process: Process, times: list[float]) -> tuple[Process, list[float]
 
 
 def _grid(
-    process: Process, times: list[float], forward: list[float], dt: Any, steps: Any, breakpoints: Sequence[float] | None
+    process: Process,
+    t: Any,
+    forward: list[float],
+    dt: Any,
+    steps: Any,
+    breakpoints: tuple[float, ...],
+    decreasing: bool,
 ) -> Grid:
+    rounding = max(time_rounding(t), time_rounding(steps))
     steps = as_sequence(steps)
-    if steps is not None and not isinstance(steps, (int, float, str)) and times[-1] < times[0]:
-        steps = [process.interval[0] + process.interval[1] - float(value) for value in steps]
-    return fixed_grid(forward, dt, steps, inner_breakpoints(process, times, forward, breakpoints))
+    if decreasing and isinstance(steps, Sequence) and not isinstance(steps, str):
+        steps = [process.reflect(float(value)) for value in steps]
+    return fixed_grid(forward, dt, steps, breakpoints, rounding)
 
 
 def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_failure: str) -> Solution:

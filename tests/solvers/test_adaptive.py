@@ -267,3 +267,44 @@ def test_methods_without_own_clocks_refuse():
     ode = sf.ODE(lambda t, x: -x)
     with pytest.raises(sf.MethodError, match="tsit5, dopri5, bosh3, dopri8"):
         sf.solve(ode, torch.ones(1, 1), rtol=1e-3, method="torchdiffeq:dopri5", stepping="per-sample")
+
+
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_the_time_of_a_failure_is_the_callers(stepping):
+    """A blow-up on the way down from 2 is at 1.5, not at .5 of the clock that the solver runs on."""
+    ode = sf.ODE(lambda t, x: -(x**2), interval=(0.0, 2.0))
+    with pytest.raises(sf.SolveError, match=r"t = 1\.5") as caught:
+        sf.solve(ode, torch.full((2, 1), 2.0, dtype=DOUBLE), (2.0, 0.0), rtol=1e-6, stepping=stepping)
+    assert caught.value.solution.stats["t_reached"].max().item() == pytest.approx(1.5, abs=1e-4)
+
+
+def test_a_sample_that_was_given_up_stays_given_up():
+    """Also when others go on for long, and across breakpoints."""
+    x0 = torch.linspace(0.0, 1.0, 10, dtype=DOUBLE)[:, None]
+    calls = []
+
+    def velocity(t, x):
+        calls.append(len(x))
+        bad = (x > 0.5) & (((t > 0.3) & (t < 0.45)) | (t > 0.9))
+        return torch.where(bad, float("nan"), 0.05 * torch.cos(300 * t) + 0 * x)
+
+    for breakpoints in (None, [0.5, 0.8]):
+        sol = sf.solve(
+            sf.ODE(velocity), x0, rtol=1e-6, stepping="per-sample", breakpoints=breakpoints, on_failure="return"
+        )
+        failed = sol.status != sf.Status.SUCCESS
+        assert failed.tolist() == (x0[:, 0] > 0.5).tolist()
+        assert (sol.stats["t_reached"][failed] - 0.3).abs().max() < 1e-6
+        assert (sol.status[failed] == sf.Status.NON_FINITE).all()
+        assert sol.x[-1][~failed].isfinite().all()
+
+
+def test_evaluations_are_those_of_each_sample_when_the_batch_shrinks():
+    """Summed over the batches that were really evaluated, samples that had arrived but were still along included."""
+    sizes = []
+    x0 = torch.logspace(-3, 1.5, 32, dtype=DOUBLE)[:, None]
+    ode = sf.ODE(lambda t, x: sizes.append(len(x)) or torch.sin(x * 3) * x**2)
+    sol = sf.solve(ode, x0, rtol=1e-8, stepping="per-sample")
+    assert sol.stats["calls"] == len(sizes)
+    assert sol.stats["nfe_drift"].max() <= len(sizes) and sol.stats["nfe_drift"].sum() <= sum(sizes)
+    assert sol.stats["nfe_drift"].sum() > 0.7 * sum(sizes)

@@ -92,3 +92,46 @@ def test_the_interval_is_the_default_in_the_direction_of_the_process():
     rev = sf.processes.OrnsteinUhlenbeck(interval=(0.0, 2.0)).reverse(lambda t, x: -2 * x, clock="backward")
     assert sf.solve(rev, X, steps=4, seed=0).t.tolist() == [2.0, 0.0]
     assert sf.solve(SDE, X, steps=4, seed=0).t.tolist() == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("count", [10, 100, 1000])
+def test_save_times_in_float32_are_the_ones_that_were_meant(count):
+    """torch.linspace is float32 by default: its inner times are nodes all the same, of dt, of steps and of a given grid."""
+    plain = sf.solve(SDE, X, (0.0, 1.0), dt=1 / count, seed=2)
+    for times in (torch.linspace(0, 1, count + 1), np.linspace(0, 1, count + 1, dtype=np.float32)):
+        for rule in ({"dt": 1 / count}, {"steps": count}):
+            sol = sf.solve(SDE, X, times, seed=2, **rule)
+            assert sol.stats["accepted"] == count and torch.equal(sol.final, plain.final)
+    given_grid = sf.solve(SDE, X, torch.linspace(0, 1, 5), steps=torch.linspace(0, 1, count // 5 * 4 + 1), seed=2)
+    assert given_grid.stats["accepted"] == count // 5 * 4
+
+
+def test_the_end_of_an_interval_in_float32_is_its_end():
+    process = sf.processes.CosineVariancePreserving()  # to .999, which float32 has as .99900001
+    assert sf.solve(process, X, torch.linspace(0, 0.999, 5), steps=8, seed=0).stats["accepted"] == 8
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "rk4", "torchdiffeq:rk4"])
+def test_fixed_steps_keep_their_order_at_a_breakpoint(method):
+    """x' = ±1, turning at .5: every method is exact if no stage looks beyond the jump."""
+    jump = sf.ODE(lambda t, x: torch.where(t < 0.5, 1.0, -1.0) * torch.ones_like(x))
+    for times in ((0.0, 1.0), (1.0, 0.0)):
+        for dtype in (torch.float32, torch.float64):
+            final = sf.solve(
+                jump, torch.zeros(2, 1, dtype=dtype), times, steps=10, breakpoints=[0.5], method=method
+            ).final
+            assert final.abs().max() < 1e-5 * (dtype is torch.float32) + 1e-12
+
+
+@pytest.mark.parametrize(
+    "method", ["heun", "euler-heun", "torchsde:heun", "torchsde:srk", "torchsde:reversible_heun", "torchsde:midpoint"]
+)
+def test_sde_methods_do_not_look_beyond_a_breakpoint(method):
+    jump = sf.SDE(
+        lambda t, x: torch.where(t < 0.5, 1.0, -1.0) * torch.ones_like(x), lambda t, x: 0.0 * t, additive=True
+    )
+    for rule in ({"steps": 10}, {"steps": [0.0, 0.2, 0.5, 0.6, 1.0]}):
+        final = sf.solve(
+            jump, torch.zeros(2, 1, dtype=torch.float64), breakpoints=[0.5], method=method, seed=0, **rule
+        ).final
+        assert final.abs().max() < 1e-9

@@ -15,7 +15,7 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -121,8 +121,11 @@ def _fixed(solver: _Solver, grid: Grid) -> Outcome:
     own = _is_own_grid(path, grid)
     y, extra, size = solver.y0, None, 0.0
     saved, saves = [y], set(grid.saves)
-    for first, last in _runs_of_equal_steps(grid):
-        clock = StepClock(process, x0, grid, first, last)
+    jumps = set(grid.at(solver.job.breakpoints))
+    for first, last in _runs_of_equal_steps(grid, jumps):
+        clock = StepClock(process, x0, grid, first, last, jumps)
+        if first in jumps:
+            extra = None  # what a method remembers of the coefficients is of the other side of the jump
         noise = Noise(
             path,
             process.noise == "general",
@@ -142,16 +145,16 @@ def _fixed(solver: _Solver, grid: Grid) -> Outcome:
     return solver.outcome(saved, accepted=grid.steps)
 
 
-def _runs_of_equal_steps(grid: Grid) -> Iterator[tuple[int, int]]:
-    """(first node, last node) of each run of steps that are equal up to rounding."""
+def _runs_of_equal_steps(grid: Grid, jumps: Collection[int]) -> Iterator[tuple[int, int]]:
+    """(first node, last node) of each run of steps that are equal up to rounding, between the nodes of jumps."""
     if grid.uniform:
-        yield 0, grid.steps
+        yield from pairwise(sorted({0, *jumps, grid.steps}))
         return
     sizes = np.diff(grid.nodes)
     rounding = 4 * np.spacing(np.abs(grid.nodes).max())
     first = 0
     for k in range(1, grid.steps + 1):
-        if k == grid.steps or abs(sizes[k] - sizes[first]) > EQUAL * sizes[first] + rounding:
+        if k == grid.steps or k in jumps or abs(sizes[k] - sizes[first]) > EQUAL * sizes[first] + rounding:
             yield first, k
             first = k
 

@@ -13,7 +13,7 @@ have the same size, since the later stages of a step belong to its end, where th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from torchsde import BaseBrownian
 
 from sdeflow.brownian import Driver
-from sdeflow.processes.boundary import state_time
+from sdeflow.processes.boundary import rounding_unit, state_time
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.grid import Grid
 from sdeflow.solvers.job import Counter
@@ -49,11 +49,15 @@ class StepClock:
         grid: The grid.
         first: The node that is u = 0.
         last: The last node; all steps between are equal up to rounding.
+        jumps: The nodes at which a coefficient jumps; the run is on this side of them.
     """
 
-    def __init__(self, process: SDE, x: Tensor, grid: Grid, first: int, last: int) -> None:
+    def __init__(self, process: SDE, x: Tensor, grid: Grid, first: int, last: int, jumps: Collection[int] = ()) -> None:
         self.process, self.x = process, x
         self.nodes = grid.nodes[first : last + 1]
+        unit = rounding_unit(x, *process.interval, *self.nodes[[0, -1]].tolist())
+        self.low = float(self.nodes[0]) + unit * (first in jumps)
+        self.high = float(self.nodes[-1]) - unit * (last in jumps)
         self.h = float(self.nodes[-1] - self.nodes[0]) / (last - first)
         self._rows: dict[tuple[int, float], tuple[Tensor, ...]] = {}
 
@@ -66,7 +70,7 @@ class StepClock:
                 self._rows.clear()
             left = self.nodes[key[0] * CHUNK : (key[0] + 1) * CHUNK]
             t = torch.from_numpy(left + place * self.h).to(self.x.device)
-            self._rows[key] = _prepare(self.process, t, self.x).unbind()
+            self._rows[key] = _prepare(self.process, t.clamp(self.low, self.high), self.x).unbind()
         return self._rows[key][k % CHUNK]
 
 

@@ -111,7 +111,7 @@ CASES = [
 def test_the_registry_is_torchsdes_own_table():
     assert {m.options["method"] for m in ENTRIES.values()} == set(METHODS.all())
     assert set(ENTRIES) == {f"torchsde:{name}" for name in [*METHODS.all(), "milstein-grad-free"]}
-    assert set(ENTRIES) <= set(sf.methods())
+    assert set(ENTRIES) <= set(sf.methods().keys())
 
 
 def test_an_unknown_method_is_listed_and_refused(monkeypatch):
@@ -162,7 +162,7 @@ def test_all_that_the_registry_claims(name):
             with pytest.raises(MethodError, match=r"Methods that can.*: ") as refused:
                 solve_with_gradient(name, noise, additive, calculus, adaptive, gradient)
             offered = str(refused.value).rsplit(": ", 1)[1].rstrip(".").split(", ")
-            assert name not in offered and set(offered) - {"none"} <= set(sf.methods())
+            assert name not in offered and set(offered) - {"none"} <= set(sf.methods().keys())
             assert offered == ["none"] or not any(
                 sf.methods()[other].misfit(process(noise, additive, calculus), adaptive=adaptive, gradient=gradient)
                 for other in offered
