@@ -7,7 +7,7 @@ a plug-in that supplies the learned part of a process.
 from importlib import import_module
 from types import ModuleType
 
-from sdeflow import analysis, laws, processes
+from sdeflow import analysis, calculus, laws, processes
 from sdeflow.brownian import BrownianPath
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
 from sdeflow.likelihood import Flow, LogProb, bits_per_dim
@@ -38,6 +38,7 @@ __all__ = [
     "Status",
     "analysis",
     "bits_per_dim",
+    "calculus",
     "continuity_residual",
     "fokker_planck_residual",
     "laws",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Bernoulli, Independent, Normal
 
 import sdeflow as sf
 
@@ -29,6 +29,18 @@ def normal(*shape):
 
 def general(shape):
     return sf.SDE(lambda t, x: -x, lambda t, x: torch.zeros(shape), noise="general")
+
+
+class Uninitialised(sf.ODE):
+    def __init__(self):
+        pass
+
+    def velocity(self, t, x):
+        return -x
+
+
+def by_the_clock(t, x):
+    return x if t < 0.5 else -x
 
 
 STRATONOVICH = {"calculus": "stratonovich"}
@@ -89,6 +101,42 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = 
         sf.ArgumentError,
         ("additive",),
     ),
+    "additive under a probability flow": (
+        lambda: solve(sf.SDE(lambda t, x: x, lambda t, x: x, additive=True).probability_flow(lambda t, x: -x)),
+        sf.ArgumentError,
+        ("additive",),
+    ),
+    "additive under a reversed probability flow": (
+        lambda: solve(
+            sf.SDE(lambda t, x: x, lambda t, x: x, additive=True).to_stratonovich().probability_flow(lambda t, x: -x),
+            t=(1.0, 0.0),
+        ),
+        sf.ArgumentError,
+        ("additive",),
+    ),
+    "additive under the density of a flow": (
+        lambda: sf.Flow(
+            sf.SDE(lambda t, x: x, lambda t, x: x, additive=True).probability_flow(lambda t, x: -x), normal(2)
+        ).log_prob(X),
+        sf.ArgumentError,
+        ("additive",),
+    ),
+    "additive under a family of SDEs": (
+        lambda: solve(sf.SDE(lambda t, x: x, lambda t, x: x, additive=True).marginal_preserving(lambda t, x: -x, 0.1)),
+        sf.ArgumentError,
+        ("additive",),
+    ),
+    "additive that is a word": (lambda: sde(additive="no"), sf.ArgumentError, ("additive='no'", "True")),
+    "a process that was not initialised": (
+        lambda: solve(Uninitialised()),
+        sf.ArgumentError,
+        ("Uninitialised", "super().__init__("),
+    ),
+    "the drift of a process that was not initialised": (
+        lambda: Uninitialised().drift(0.5, X),
+        sf.ArgumentError,
+        ("Uninitialised", "super().__init__("),
+    ),
     # words and intervals
     "unknown noise": (lambda: sde(noise="diagnal"), sf.ArgumentError, ("diagnal", "'diagonal'")),
     "unknown calculus": (lambda: sde(calculus="Ito"), sf.ArgumentError, ("Ito", "'ito'")),
@@ -108,6 +156,67 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = 
     ),
     "negative sigma": (lambda: sf.processes.BrownianMotion(-1.0), sf.ArgumentError, ("sigma", "positive")),
     "negative epsilon": (lambda: VP.marginal_preserving(lambda t, x: x, -1.0), sf.ArgumentError, ("epsilon", "-1.0")),
+    "negative epsilon of t": (
+        lambda: solve(VP.marginal_preserving(lambda t, x: -x, lambda t: t - 0.5)),
+        sf.ArgumentError,
+        ("epsilon(t)", "-0.5", "≥ 0"),
+    ),
+    "epsilon a word": (lambda: VP.marginal_preserving(lambda t, x: x, "a"), sf.ArgumentError, ("epsilon='a'",)),
+    "epsilon a vector": (
+        lambda: VP.marginal_preserving(lambda t, x: x, torch.ones(2)),
+        sf.ArgumentError,
+        ("epsilon=", "number"),
+    ),
+    "epsilon of t a word": (
+        lambda: solve(VP.marginal_preserving(lambda t, x: -x, lambda t: "a")),
+        sf.ArgumentError,
+        ("epsilon(t)", "'a'"),
+    ),
+    "epsilon of t a vector": (
+        lambda: solve(VP.marginal_preserving(lambda t, x: -x, lambda t: torch.ones(2))),
+        sf.ArgumentError,
+        ("epsilon(t)", "(2,)"),
+    ),
+    "a diffusion on the generative clock": (
+        lambda: sf.processes.ScheduledDiffusion(sf.processes.LinearSchedule()),
+        sf.ArgumentError,
+        ("g²", "negative", "noising clock", "flip"),
+    ),
+    "a diffusion on no schedule": (
+        lambda: sf.processes.ScheduledDiffusion(VP),
+        sf.ArgumentError,
+        ("VariancePreserving", "Schedule"),
+    ),
+    "beta a word": (lambda: sf.processes.VariancePreserving("a"), sf.ArgumentError, ("beta_min='a'",)),
+    "beta a vector": (
+        lambda: sf.processes.SubVariancePreserving(torch.ones(2)),
+        sf.ArgumentError,
+        ("beta_min=", "one finite number"),
+    ),
+    "beta infinite": (
+        lambda: sf.processes.VariancePreserving(beta_max=float("inf")),
+        sf.ArgumentError,
+        ("beta_max=inf", "finite"),
+    ),
+    "sigma infinite": (
+        lambda: sf.processes.VarianceExploding(sigma_max=float("inf")),
+        sf.ArgumentError,
+        ("sigma_max=inf", "finite"),
+    ),
+    "bridge to a word": (lambda: sf.processes.BrownianBridge(0.0, time="a"), sf.ArgumentError, ("time='a'",)),
+    "friction of the wrong shape": (
+        lambda: solve(
+            sf.processes.UnderdampedLangevin(lambda q: -q, friction=torch.tensor([1.0, 2.0])), torch.zeros(3, 2, 5)
+        ),
+        sf.ArgumentError,
+        ("friction", "(3, 5)"),
+    ),
+    "a schedule of the wrong shape": (
+        lambda: sf.processes.CustomSchedule(lambda t: torch.ones(2), lambda t: t).a(0.5),
+        sf.ArgumentError,
+        ("(2,)", "shape of t"),
+    ),
+    "a word as the time of a schedule": (lambda: VP.schedule.a("a"), sf.ArgumentError, ("t='a'",)),
     "flat phase space": (
         lambda: solve(sf.processes.UnderdampedLangevin(lambda q: -q)),
         sf.ArgumentError,
@@ -190,7 +299,14 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = 
         ("backprop", "torchdiffeq:rk4"),
     ),
     "unknown on_failure": (lambda: solve(dt=0.1, on_failure="ignore"), sf.ArgumentError, ("on_failure",)),
+    "a method of the registry": (lambda: sf.methods()["zzz"], sf.MethodError, ("'zzz'", "sf.methods()")),
+    "a wrapped method by its own name": (
+        lambda: solve(dt=0.1, method="srk"),
+        sf.MethodError,
+        ("'srk'", "'torchsde:srk'"),
+    ),
     # noise
+    "seed of an ODE a word": (lambda: solve(ode(), dt=0.1, seed="a"), sf.ArgumentError, ("seed",)),
     "seed a float": (lambda: solve(dt=0.1, seed=0.5), sf.ArgumentError, ("seed",)),
     "seed negative": (lambda: solve(dt=0.1, seed=-1), sf.ArgumentError, ("seed",)),
     "seed with a path": (
@@ -223,6 +339,19 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = 
     "law at the start": (lambda: VP.marginal(X, 0.0), sf.ArgumentError, ("point mass",)),
     "no prior": (lambda: sde().prior((2,)), sf.ArgumentError, ("prior",)),
     "time of the wrong shape": (lambda: VP.drift(torch.zeros(5), X), sf.ArgumentError, ("(5,)", "(3,)")),
+    "time a word": (lambda: VP.drift("a", X), sf.ArgumentError, ("'a'", "time")),
+    "law of a reversal": (
+        lambda: VP.reverse(lambda t, x: -x, "backward").marginal(X, 0.5),
+        sf.ArgumentError,
+        ("the reversal has", "closed form"),
+    ),
+    "an ODE for Nelson": (lambda: sf.nelson_score(sde(), ode()), sf.ArgumentError, ("ODE", "two SDEs")),
+    "residual of integers": (
+        lambda: sf.continuity_residual(lambda t, x: x, lambda t, x: x.sum(1), 0.5, X.long()),
+        sf.ArgumentError,
+        ("int64", "floating-point"),
+    ),
+    "reversal of an ODE": (lambda: ode().reverse(lambda t, x: x), sf.ArgumentError, ("no noise", "decreasing times")),
     "denoiser without a score": (lambda: VP.denoiser(0.5, X), sf.ArgumentError, ("score",)),
     "unknown quantity": (
         lambda: sf.processes.convert(VP.schedule, 0.5, X, X, given="skore", wanted="data"),
@@ -258,6 +387,21 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], tuple[str, ...]]] = 
     "no divergence chosen": (lambda: sf.Flow(ode(), normal(65)), sf.ArgumentError, ("65", "hutchinson")),
     "no probes": (lambda: sf.Flow(ode(), normal(2), probes=0), sf.ArgumentError, ("probes=0",)),
     "unknown flow option": (lambda: sf.Flow(ode(), normal(2), rtoll=1e-3), sf.ArgumentError, ("'rtol'",)),
+    "unknown method of a flow": (
+        lambda: sf.Flow(ode(), normal(2), method="dopr5"),
+        sf.MethodError,
+        ("'dopr5'", "'dopri5'"),
+    ),
+    "differentiable samples of a base that has none": (
+        lambda: sf.Flow(ode(), Independent(Bernoulli(torch.full((2,), 0.5)), 1)).rsample((3,)),
+        sf.ArgumentError,
+        ("rsample", "Bernoulli", "sample()"),
+    ),
+    "a velocity that decides by the time": (
+        lambda: sf.Flow(ode(by_the_clock), normal(2)).sample((3,)),
+        sf.ArgumentError,
+        ("torch.where", "stepping='shared'"),
+    ),
     "divergence of the wrong shape": (
         lambda: sf.Flow(ode(), normal(2), divergence=lambda t, x: x).log_prob(X),
         sf.ArgumentError,

@@ -5,8 +5,8 @@ vector–Jacobian product with a vector per row therefore serves the whole batch
 needs are evaluated together, in chunks of bounded memory. Reverse mode is used throughout: every layer that can be
 trained has it, and only the backward pass is batched, so the field itself runs once and as it was written.
 
-All functions here may be called with gradients on or off, and in inference mode. With gradients on, the results carry a graph, so they can be
-trained through; with gradients off, nothing of the graph survives the call.
+All functions here may be called with gradients on or off, and in inference mode. With gradients on, the results carry a
+graph, so they can be trained through; with gradients off, nothing of the graph survives the call.
 """
 
 from __future__ import annotations

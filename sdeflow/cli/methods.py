@@ -88,7 +88,7 @@ def _rows(
 ) -> list[dict[str, str]]:
     """The rows of the registry that pass the filters."""
     table = registry()
-    names = set(table)
+    names = set(table.keys())
     if noise is not None or calculus is not None:
         wanted = [noise] if noise is not None else [n for n in Noise if n is not Noise.none]
         names = {

@@ -20,7 +20,10 @@ from sdeflow.brownian import fresh_seed
 from sdeflow.errors import ArgumentError, choose, nearest
 from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, Divergence, Probing, closed_form, draw_probes, exact
 from sdeflow.processes.ode import ODE
-from sdeflow.solvers import Solution, methods, solve
+from sdeflow.solvers import Solution, solve
+from sdeflow.solvers.grid import as_sequence
+from sdeflow.solvers.noise import check_additive
+from sdeflow.solvers.registry import get_method
 from sdeflow.types import Field
 
 __all__ = ["Flow", "LogProb"]
@@ -69,11 +72,14 @@ class Flow(Distribution):
             call.
         **solve_options: What :func:`sdeflow.solve` takes besides: ``method``, ``dt``, ``steps``, ``rtol``, ``atol``,
             ``gradient``, …. By default tolerances of 1e-5, and every sample on its own clock where the method can, so that the
-            likelihood of a sample does not depend on its batch-mates.
+            likelihood of a sample does not depend on its batch-mates. The velocity is then given one time per row, with
+            shape ``(B, 1, …, 1)``: code like ``if t < 0.5`` needs ``torch.where``, or ``stepping="shared"``. A grid in
+            ``steps`` may run either way: it is turned to the direction of each solve.
 
     Raises:
         ArgumentError: An option is unknown, the base does not fit, or there are more than 64 dimensions and no divergence
             was chosen.
+        MethodError: The method is not known.
 
     References:
         Neural Ordinary Differential Equations (Chen et al., 2018), https://arxiv.org/abs/1806.07366;
@@ -132,6 +138,8 @@ class Flow(Distribution):
         for name in solve_options:
             if name not in known:
                 raise ArgumentError(f"Flow has no option {name!r}. {nearest(name, known)}")
+        if solve_options.get("method") is not None:
+            get_method(solve_options["method"])
         if seed is not None:
             fresh_seed(seed)
         self.ode = ode
@@ -143,6 +151,13 @@ class Flow(Distribution):
         self.seed = seed
         self.solve_options = solve_options
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def __repr__(self) -> str:
+        options = {"base_at": self.base_at, "divergence": self.divergence, **self.solve_options}
+        if self.divergence == "hutchinson":
+            options |= {"probes": self.probes, "probe_law": self.probe_law, "seed": self.seed}
+        settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return f"Flow({type(self.ode).__name__} on {self.ode.interval}, {self.base}, {settings})"
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
@@ -176,9 +191,19 @@ class Flow(Distribution):
 
     def _solve(self, process: ODE, x: Tensor, times: tuple[float, float], tighten: float = 1.0) -> Solution:
         options = _tightened(self.solve_options, tighten)
+        options["steps"] = _turned(options.get("steps"), times)
         if "stepping" not in options and _own_clocks(options):
             options["stepping"] = "per-sample"
-        return solve(process, x, times, **options)
+        try:
+            return solve(process, x, times, **options)
+        except RuntimeError as error:
+            branches = "Boolean value of Tensor with more than one value" in str(error)
+            if branches and options.get("stepping") == "per-sample":
+                raise ArgumentError(
+                    "the velocity decides by the value of t or x (as in 'if t < 0.5'), but it is given one time per row: "
+                    "use torch.where, or make the flow with stepping='shared'."
+                ) from error
+            raise
 
     def _rows(self, x: Tensor) -> Tensor:
         """x ``(*sample, *batch, *event)`` as ``(B, *event)``."""
@@ -192,16 +217,25 @@ class Flow(Distribution):
             )
         return x.reshape(-1, *self.event_shape)
 
+    def _carry(self, x: Tensor, times: tuple[float, float]) -> Tensor:
+        rows = self._rows(x)
+        return self._solve(self.ode, rows, times).final.reshape(x.shape) if len(rows) else x
+
     def decode(self, z: Tensor) -> Tensor:
         """The point that a base point is carried to; ``(…, *event)`` to the same shape."""
-        return self._solve(self.ode, self._rows(z), self._from_base).final.reshape(z.shape)
+        return self._carry(z, self._from_base)
 
     def encode(self, x: Tensor) -> Tensor:
         """The base point that is carried to x: the inverse of :meth:`decode`, to the solver's error."""
-        return self._solve(self.ode, self._rows(x), self._from_base[::-1]).final.reshape(x.shape)
+        return self._carry(x, self._from_base[::-1])
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Samples ``(*sample, *batch, *event)``, differentiable in the flow's parameters and, where it is, the base's."""
+        if not self.has_rsample:
+            raise ArgumentError(
+                f"the base {self.base} has no rsample: its samples are not differentiable. "
+                f"Use sample(), or decode() for gradients with respect to the flow alone."
+            )
         return self.decode(self.base.rsample(torch.Size(sample_shape)))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -221,6 +255,10 @@ class Flow(Distribution):
     def _log_probs(self, x: Tensor, seed: int | None, tighten: float = 1.0) -> _Integrals:
         """The base's log-density at the latent of each row of x, and K integrals of the divergence."""
         rows = self._rows(x)
+        if not len(rows):
+            shape = torch.broadcast_shapes(x.shape[: x.ndim - len(self.event_shape)], self.batch_shape)
+            return _Integrals(x, x.new_zeros(shape), x.new_zeros(*shape, self.probes), {})
+        check_additive(self.ode, self.ode.interval[0], rows)
         estimate, count = self._estimator(rows, seed)
         augmented = Augmented(
             self.ode, self.event_shape, estimate, count, controlled=self.divergence != "hutchinson"
@@ -275,11 +313,11 @@ class Flow(Distribution):
         solver_error = (2 * change + rounding).detach()
         if self.divergence != "hutchinson":
             stderr = torch.zeros_like(solver_error)
-        elif self.probes == 1:
+        elif self.probes == 1 or not value.numel():
             stderr = torch.full_like(solver_error, float("inf"))
         else:
             stderr = fine.integrals.detach().std(-1) / self.probes**0.5
-        return LogProb(value, stderr, solver_error, fine.latent, fine.stats)
+        return LogProb(value, stderr.expand(value.shape), solver_error, fine.latent, fine.stats)
 
 
 @dataclass(frozen=True)
@@ -301,8 +339,16 @@ def _own_clocks(options: dict[str, Any]) -> bool:
     method = options.get("method")
     if method is None:
         return bool(options.get("gradient", "backprop") == "backprop")
-    entry = methods().get(str(method))
-    return entry is not None and "per-sample" in tuple(entry.stepping)
+    return "per-sample" in get_method(method).stepping
+
+
+def _turned(steps: Any, times: tuple[float, float]) -> Any:
+    """A grid in the direction of the solve; a number of steps as it is."""
+    steps = as_sequence(steps)
+    if isinstance(steps, str) or not hasattr(steps, "__len__"):
+        return steps
+    nodes = list(steps)
+    return nodes[::-1] if len(nodes) > 1 and (nodes[-1] > nodes[0]) != (times[1] > times[0]) else nodes
 
 
 def _tightened(options: dict[str, Any], factor: float) -> dict[str, Any]:

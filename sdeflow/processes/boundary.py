@@ -22,7 +22,10 @@ __all__ = ["UserField", "as_time", "check_interval", "state_time"]
 def as_time(t: Time, x: Tensor) -> Tensor:
     """A time as a float64 tensor that broadcasts against x: 0-d, or ``(B, 1, …, 1)`` with one time per row."""
     if not isinstance(t, Tensor):
-        return torch.tensor(float(t), dtype=torch.float64, device=x.device)
+        try:
+            return torch.tensor(float(t), dtype=torch.float64, device=x.device)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"the time is {t!r}; give a number or a tensor.") from None
     time: Tensor = t
     if time.dtype is not torch.float64 or time.device != x.device:
         time = time.to(x.device, torch.float64)
@@ -53,6 +56,11 @@ def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
         overshot = (exact < end) & (rounded >= edge) if inside < end else (exact > end) & (rounded <= edge)
         rounded = torch.where(overshot, torch.nextafter(edge, inward), rounded)
     return rounded
+
+
+def rounding_unit(x: Tensor, *times: float) -> float:
+    """A step in time that survives rounding to the dtype of x on either clock, and is otherwise nothing."""
+    return 4 * torch.finfo(x.dtype).eps * max(map(abs, times))
 
 
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:

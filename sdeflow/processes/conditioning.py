@@ -15,6 +15,8 @@ __all__ = ["Conditioned"]
 class Conditioned(DerivedSDE, precise_time=True):
     """Drift f + Σ∇log h on a forward clock, f − Σ∇log h on a backward one; the added term is the same in both calculi."""
 
+    plain_name = "the conditioned process"
+
     def __init__(self, original: SDE, grad_log_h: Field) -> None:
         super().__init__(original)
         self.grad_log_h = UserField(grad_log_h, "grad_log_h", original.interval)

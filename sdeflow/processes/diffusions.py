@@ -8,7 +8,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import as_time, check_interval
-from sdeflow.processes.parameters import gaussian
+from sdeflow.processes.parameters import finite_number, gaussian
 from sdeflow.processes.schedules import CosineVPSchedule, Schedule, SubVPSchedule, VESchedule, VPSchedule
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Time
@@ -33,6 +33,9 @@ class ScheduledDiffusion(SDE, precise_time=True):
         schedule: a(t) and s(t) on the noising clock (data at t0), finite on its interval.
         prior_deviation: The standard deviation of the noise end; s(t1) by default.
 
+    Raises:
+        ArgumentError: g² is negative somewhere: the schedule is on the generative clock, or no diffusion has it.
+
     Example:
         >>> straight = sf.processes.CustomSchedule(lambda t: 1 - t, lambda t: t, interval=(0.0, 0.99))
         >>> sde = sf.processes.ScheduledDiffusion(straight)
@@ -43,7 +46,10 @@ class ScheduledDiffusion(SDE, precise_time=True):
     confined = True
 
     def __init__(self, schedule: Schedule, *, prior_deviation: float | None = None) -> None:
+        if not isinstance(schedule, Schedule):
+            raise ArgumentError(f"the schedule is {type(schedule).__name__}; give an sf.processes.Schedule.")
         super().__init__(noise="diagonal", additive=True, interval=schedule.interval)
+        _refuse_shrinking_noise(schedule)
         self.schedule: Schedule = schedule
         self.prior_deviation = prior_deviation
 
@@ -71,7 +77,25 @@ class ScheduledDiffusion(SDE, precise_time=True):
         return Independent(Normal(mean, torch.full_like(mean, deviation)), len(event_shape))
 
 
+def _refuse_shrinking_noise(schedule: Schedule) -> None:
+    """g² < 0 has no square root: the noise shrinks faster than the drift alone would let it."""
+    start, end = schedule.interval
+    t = torch.linspace(start, end, 65, dtype=torch.float64)[1:-1]
+    with torch.no_grad():
+        squared = schedule.squared_diffusion(t).expand_as(t)
+        scale = schedule.variance_dot(t).abs() + (schedule.drift_rate(t) * schedule.variance(t)).abs()
+    negative = squared < -1e-9 * scale
+    if bool(negative.any()):
+        first = int(negative.int().argmax())
+        raise ArgumentError(
+            f"the schedule has a negative g² = d(s²)/dt − 2(ȧ/a)s², {squared[first].item():.3g} at t = {t[first].item():.3g}, "
+            f"so no diffusion has these marginals. Give it on the noising clock, data at t0 and noise at t1; from the "
+            f"generative clock, schedule.flip(schedule.interval) is that."
+        )
+
+
 def _betas(beta_min: float, beta_max: float) -> None:
+    beta_min, beta_max = finite_number("beta_min", beta_min), finite_number("beta_max", beta_max)
     if not 0 <= beta_min <= beta_max or not beta_max > 0:
         raise ArgumentError(f"beta_min={beta_min!r}, beta_max={beta_max!r}: give 0 ≤ beta_min ≤ beta_max, not both 0.")
 
@@ -165,6 +189,7 @@ class VarianceExploding(ScheduledDiffusion, precise_time=True):
     def __init__(
         self, sigma_min: float = 0.01, sigma_max: float = 50.0, *, interval: tuple[float, float] = (0.0, 1.0)
     ) -> None:
+        sigma_min, sigma_max = finite_number("sigma_min", sigma_min), finite_number("sigma_max", sigma_max)
         if not 0 < sigma_min < sigma_max:
             raise ArgumentError(f"sigma_min={sigma_min!r}, sigma_max={sigma_max!r}: give 0 < sigma_min < sigma_max.")
         super().__init__(VESchedule(sigma_min, sigma_max, _after_zero(interval)))

@@ -37,6 +37,8 @@ def _take_over(flipped: Process, original: Process) -> None:
 class FlippedSDE(SDE, precise_time=True):
     """dx = −f(t0 + t1 − s, x) ds + σ(t0 + t1 − s, x) dW."""
 
+    plain_name = "the flipped process"
+
     def __init__(self, original: SDE) -> None:
         super().__init__(
             noise=original.noise,
@@ -62,6 +64,8 @@ class FlippedSDE(SDE, precise_time=True):
 
 class FlippedODE(ODE, precise_time=True):
     """dx/ds = −v(t0 + t1 − s, x)."""
+
+    plain_name = "the flipped process"
 
     def __init__(self, original: ODE) -> None:
         super().__init__(interval=original.interval)

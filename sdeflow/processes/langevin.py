@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import check_field
-from sdeflow.processes.parameters import parameter
+from sdeflow.processes.parameters import like, parameter
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Time
 
@@ -67,8 +67,8 @@ class UnderdampedLangevin(SDE, precise_time=True):
 
     Arguments:
         grad_log_density: ∇log π, a function of the position alone, with its shape.
-        friction: γ > 0, per unit of time.
-        temperature: τ > 0.
+        friction: γ > 0, per unit of time: a number, or a tensor that broadcasts against the momentum.
+        temperature: τ > 0, likewise.
         interval: (t0, t1).
 
     References:
@@ -109,12 +109,24 @@ class UnderdampedLangevin(SDE, precise_time=True):
     def drift(self, t: Time, x: Tensor) -> Tensor:
         q, p = self._phase_space(x).unbind(1)
         force = check_field("grad_log_density", self.grad_log_density(q), q)
-        return torch.stack([p, force - self.friction * p], dim=1)
+        return torch.stack([p, force - self._of_momentum(self.friction, p) * p], dim=1)
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
-        strength = torch.as_tensor(2 * self.friction * self.temperature, dtype=x.dtype, device=x.device).sqrt()
-        column = torch.stack([torch.zeros_like(strength), strength])
-        return column.reshape(1, 2, *[1] * (self._phase_space(x).ndim - 2))
+        p = self._phase_space(x)[:, 1]
+        strength = self._of_momentum(2 * self.friction * self.temperature, p).sqrt()
+        return torch.stack([torch.zeros_like(strength), strength], dim=1)
+
+    @staticmethod
+    def _of_momentum(value: float | Tensor, p: Tensor) -> Tensor:
+        """A parameter with the axes of the momentum, sizes 1 where it is the same."""
+        value = torch.as_tensor(like(value, p), dtype=p.dtype, device=p.device)
+        value = value.reshape(*[1] * (p.ndim - value.ndim), *value.shape)
+        if value.ndim != p.ndim or any(m not in (1, n) for m, n in zip(value.shape, p.shape, strict=True)):
+            raise ArgumentError(
+                f"friction and temperature have shape {tuple(value.shape)}, which does not broadcast against a momentum of "
+                f"shape {tuple(p.shape)}."
+            )
+        return value
 
 
 def _function(grad_log_density: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

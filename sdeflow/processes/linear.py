@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import as_time
-from sdeflow.processes.parameters import gaussian, like, parameter, plain_number
+from sdeflow.processes.parameters import finite_number, gaussian, like, parameter, plain_number
 from sdeflow.processes.schedules import OUSchedule
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Time
@@ -142,6 +142,7 @@ class BrownianBridge(SDE, precise_time=True):
         time: float = 1.0,
         interval: tuple[float, float] | None = None,
     ) -> None:
+        time = finite_number("time", time)
         if interval is None:
             interval = (0.0, 0.999 * time)
         super().__init__(noise="diagonal", additive=True, interval=interval)
@@ -151,7 +152,7 @@ class BrownianBridge(SDE, precise_time=True):
             )
         parameter(self, "end", end)
         parameter(self, "sigma", sigma, positive=True)
-        self.time = float(time)
+        self.time = time
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
         remaining: Tensor = (self.time - t).to(x.dtype)

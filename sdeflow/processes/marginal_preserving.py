@@ -6,6 +6,8 @@ because ε depends on t only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,13 @@ from sdeflow.types import Field, Time
 
 __all__ = ["MarginalPreserving"]
 
+ROUNDING = 1e-6  # sin(πt) at t = 1 in float32 is −9e-8
+
 
 class MarginalPreserving(SDE, precise_time=True):
     """dx = (v + ε∇log p_t) dt + √(2ε) dW, with the sign of ε∇log p_t turned on a backward clock."""
+
+    plain_name = "the marginal-preserving SDE"
 
     def __init__(self, process: Process, score: Field, epsilon: Time) -> None:
         super().__init__(noise="diagonal", additive=True, interval=process.interval)
@@ -33,15 +39,25 @@ class MarginalPreserving(SDE, precise_time=True):
             self.flow = process
             take_over(self, process)
             self.score = UserField(score, "score", process.interval)
-        if not callable(epsilon) and not bool(torch.as_tensor(epsilon) >= 0):
+        if not callable(epsilon) and not _is_amount(epsilon):
             raise ArgumentError(f"epsilon={epsilon!r} is not a number ≥ 0; give one, or a function of t.")
         self.epsilon = epsilon
 
     def _epsilon(self, t: Time, x: Tensor) -> Tensor:
         if not callable(self.epsilon):
-            return torch.as_tensor(self.epsilon, dtype=x.dtype, device=x.device)
-        value = as_time(self.epsilon(state_time(t, x, self.interval)), x)
-        return value.to(x.dtype)
+            return torch.as_tensor(self.epsilon, dtype=x.dtype, device=x.device).reshape(())
+        given = self.epsilon(state_time(t, x, self.interval))
+        try:
+            value = as_time(given, x).to(x.dtype)
+        except ArgumentError:
+            shape = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
+            raise ArgumentError(f"epsilon(t) returned {shape}; return one number ≥ 0 for each time.") from None
+        # Looking at the values would stall a GPU; there a negative ε becomes NaN, and the solve says so.
+        if value.device.type == "cpu" and bool((value < -ROUNDING).any()):
+            raise ArgumentError(
+                f"epsilon(t) is negative, down to {value.min().item():g}; it must be ≥ 0 at every time."
+            )
+        return torch.where((value < 0) & (value >= -ROUNDING), 0, value)
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
         assert self.score is not None
@@ -49,3 +65,12 @@ class MarginalPreserving(SDE, precise_time=True):
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return (2 * self._epsilon(t, x)).sqrt()
+
+
+def _is_amount(epsilon: Any) -> bool:
+    """Whether it is one finite number ≥ 0."""
+    try:
+        value = float(epsilon.detach() if isinstance(epsilon, Tensor) else epsilon)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return 0 <= value < float("inf")

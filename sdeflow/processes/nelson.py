@@ -39,6 +39,9 @@ def nelson_score(sde: SDE, reverse: SDE) -> Field:
         >>> sf.nelson_score(sde, rev)(0.5, torch.ones(1, 1))
         tensor([[-2.]])
     """
+    for name, process in (("sde", sde), ("reverse", reverse)):
+        if not isinstance(process, SDE):
+            raise ArgumentError(f"{name} is {type(process).__name__}, which has no noise; give two SDEs.")
     if sde.interval != reverse.interval:
         raise ArgumentError(f"the processes have different intervals, {sde.interval} and {reverse.interval}.")
     backward = reverse if reverse.direction == -sde.direction else flip(reverse)

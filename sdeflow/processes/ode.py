@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ __all__ = ["ODE"]
 class ODE(Process):
     r"""An ordinary differential equation, or a flow: :math:`dx/dt = v(t, x)`.
 
-    Give the velocity, or subclass and override :meth:`velocity` (and :meth:`divergence` where it is known in closed form).
+    Give the velocity, or subclass and override :meth:`velocity` (or :meth:`drift`: they are two names of one method).
 
     Arguments:
         velocity: v(t, x) with x of shape ``(B, *event)`` and t broadcasting against it; it returns the shape of x.
@@ -37,6 +37,14 @@ class ODE(Process):
     error_mask: Tensor | None = None
     """Which coordinates a tolerance speaks about, broadcasting against one row of the state; None for all of them."""
 
+    def __init_subclass__(cls, precise_time: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(precise_time=precise_time, **kwargs)
+        own = cls.__dict__
+        if "velocity" in own and "drift" not in own:
+            cls.drift = own["velocity"]  # type: ignore[method-assign]
+        elif "drift" in own and "velocity" not in own:
+            cls.velocity = own["drift"]  # type: ignore[method-assign]
+
     def __init__(self, velocity: Field | None = None, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(interval)
         if velocity is not None and not callable(velocity):
@@ -52,7 +60,15 @@ class ODE(Process):
     @already_guarded
     def drift(self, t: Time, x: Tensor) -> Tensor:
         """The velocity: an ODE is an SDE without noise."""
-        return self.velocity(t, x)
+        # Where a subclass has made the two one, this is its super().drift, and calling it back would not end.
+        return ODE.velocity(self, t, x) if type(self).velocity is type(self).drift else self.velocity(t, x)
+
+    def reverse(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: an ODE has no noise, so it is its own reversal; solve it with decreasing times."""
+        raise ArgumentError(
+            "an ODE has no noise, so it needs no score to run the other way: solve it with decreasing times, "
+            "sf.solve(ode, x, (1.0, 0.0)), or take ode.flip()."
+        )
 
     def marginal_preserving(self, score: Field, epsilon: Time | Field) -> MarginalPreserving:
         r"""The SDE :math:`dx = (v + \varepsilon\,\nabla\log p_t)\,dt + \sqrt{2\varepsilon}\,dW` with the flow's marginals.

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from sdeflow.errors import ArgumentError
 
-__all__ = ["gaussian", "like", "parameter", "plain_number"]
+__all__ = ["finite_number", "gaussian", "like", "parameter", "plain_number"]
 
 
 def parameter(process: nn.Module, name: str, value: Any, *, positive: bool = False) -> None:
@@ -31,6 +31,17 @@ def parameter(process: nn.Module, name: str, value: Any, *, positive: bool = Fal
         process.register_buffer(name, value)
     else:
         setattr(process, name, value)
+
+
+def finite_number(name: str, value: Any) -> float:
+    """One finite number, which a schedule is made of."""
+    try:
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ArgumentError(f"{name}={value!r} is not one finite number.")
+    return number
 
 
 def plain_number(*values: Any) -> bool:

@@ -16,6 +16,8 @@ __all__ = ["ProbabilityFlow"]
 class ProbabilityFlow(ODE, precise_time=True):
     """v = f − ½∇·Σ − ½Σ∇log p_t on a forward clock, with the two signs turned on a backward one; on the SDE's time axis."""
 
+    plain_name = "the probability flow"
+
     def __init__(self, sde: SDE, score: Field) -> None:
         super().__init__(interval=sde.interval)
         self.sde = sde.to_ito()

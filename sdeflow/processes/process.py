@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from sdeflow.calculus import outside_inference_mode
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import (
     as_time,
@@ -27,6 +28,7 @@ __all__ = ["Process", "already_guarded"]
 def _guarded(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A method (self, t, x) whose time is prepared and whose answer is checked."""
 
+    @outside_inference_mode
     @wraps(method)
     def call(self: Process, t: Time, x: Tensor) -> Tensor:
         time = as_time(t, x) if self.precise_time else state_time(t, x, self.interval)
@@ -40,6 +42,17 @@ def already_guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a method that needs no guard, because all that it does is to call one that has it."""
     method.guarded = True  # type: ignore[attr-defined]
     return method
+
+
+class _SetByInit:
+    """What ``Process.__init__`` sets, as it is before: a sentence for the subclass that forgot to call it."""
+
+    def __get__(self, process: Process | None, owner: type[Process]) -> Any:
+        if process is None:
+            return self
+        raise ArgumentError(
+            f"{owner.__name__} was not initialised: call super().__init__(interval=…) first in its __init__."
+        )
 
 
 class Process(nn.Module):
@@ -58,6 +71,8 @@ class Process(nn.Module):
         score: ∇log p_t on this process's own clock where one is known (it makes the process semi-linear), or None.
     """
 
+    interval: tuple[float, float] = _SetByInit()  # type: ignore[assignment]
+
     noise: str = "none"
     additive: bool = True
     calculus: str = "ito"
@@ -69,6 +84,9 @@ class Process(nn.Module):
     """Whether the coefficients are meaningless outside the interval, so that solving there is refused."""
 
     guards: ClassVar[frozenset[str]] = frozenset({"drift", "diffusion", "velocity", "diffusion_divergence"})
+
+    plain_name: ClassVar[str | None] = None
+    """What messages call a process whose class is no part of the interface."""
 
     def __init_subclass__(cls, precise_time: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -84,9 +102,14 @@ class Process(nn.Module):
         self.schedule: Schedule | None = None
         self.score: Field | None = None
 
+    @property
+    def title(self) -> str:
+        """What messages call this process."""
+        return self.plain_name or type(self).__name__
+
     def drift(self, t: Time, x: Tensor) -> Tensor:
         """The drift f(t, x), with the shape of x."""
-        raise ArgumentError(f"{type(self).__name__} has no drift: give it one, or override the method.")
+        raise ArgumentError(f"{self.title} has no drift: give it one, or override the method.")
 
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
         """E[x_data | x_t = x], with the shape of x: what exponential integrators step with.
@@ -96,7 +119,7 @@ class Process(nn.Module):
         """
         if self.schedule is None or self.score is None:
             raise ArgumentError(
-                f"{type(self).__name__} has no {'schedule' if self.schedule is None else 'score'}, so no denoiser. "
+                f"{self.title} has no {'schedule' if self.schedule is None else 'score'}, so no denoiser. "
                 f"Reversals and flows of a diffusion with a schedule (VariancePreserving, …) have both."
             )
         from sdeflow.processes.conversions import convert

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sdeflow.calculus import apply_covariance, divergence, gradient, noise_terms
+from sdeflow.calculus import apply_covariance, divergence, gradient, noise_terms, outside_inference_mode
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.process import Process
@@ -22,6 +22,7 @@ __all__ = ["continuity_residual", "fokker_planck_residual"]
 LogDensity = Callable[[Time, Tensor], Tensor]
 
 
+@outside_inference_mode
 def continuity_residual(velocity: Process | Field, log_prob: LogDensity, t: Time, x: Tensor) -> Tensor:
     r"""∂_t log p_t + ∇·v + v·∇log p_t at each row, with shape ``(B,)``: zero where the flow v carries p_t.
 
@@ -37,6 +38,8 @@ def continuity_residual(velocity: Process | Field, log_prob: LogDensity, t: Time
         >>> sf.continuity_residual(lambda t, x: -x, normal, 0.5, x).abs().max() < 1e-12
         tensor(True)
     """
+    if not x.is_floating_point():
+        raise ArgumentError(f"x is {x.dtype}; give a floating-point state.")
     field = velocity.drift if isinstance(velocity, Process) else velocity
     times = as_time(t, x).detach().expand(len(x), *[1] * (x.ndim - 1)).contiguous()
     with torch.enable_grad():
@@ -47,6 +50,7 @@ def continuity_residual(velocity: Process | Field, log_prob: LogDensity, t: Time
     return residual.detach()
 
 
+@outside_inference_mode
 def fokker_planck_residual(process: Process, log_prob: LogDensity, t: Time, x: Tensor) -> Tensor:
     r"""The Fokker–Planck equation divided by p_t, at each row, with shape ``(B,)``: zero where p_t is the law of the process.
 
@@ -71,8 +75,6 @@ def fokker_planck_residual(process: Process, log_prob: LogDensity, t: Time, x: T
     if not isinstance(process, SDE):
         return continuity_residual(process, log_prob, t, x)
     ito = process.to_ito()
-    if not x.is_floating_point():
-        raise ArgumentError(f"x is {x.dtype}; give a floating-point state.")
 
     def current(t: Time, y: Tensor) -> Tensor:
         """The velocity of the probability current."""

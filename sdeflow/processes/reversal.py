@@ -27,6 +27,8 @@ CLOCKS = ("flipped", "backward")
 class BackwardReversal(DerivedSDE, precise_time=True):
     """The reversal on the original time axis, in Itô form, running the other way."""
 
+    plain_name = "the reversal"
+
     def __init__(self, original: SDE, score: Field) -> None:
         super().__init__(original)
         self.direction = -original.direction

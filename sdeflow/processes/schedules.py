@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sdeflow.calculus import outside_inference_mode
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import check_interval
+from sdeflow.processes.parameters import finite_number
 
 __all__ = [
     "CosineVPSchedule",
@@ -30,13 +34,32 @@ __all__ = [
 ]
 
 
+def _takes_numbers(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A method of time that takes a number as well as a tensor."""
+
+    @wraps(method)
+    def call(self: Schedule, t: Any) -> Tensor:
+        return method(self, t if isinstance(t, Tensor) else torch.tensor(finite_number("t", t), dtype=torch.float64))
+
+    return call
+
+
 class Schedule(ABC):
     """The coefficients a(t) and s(t) of a Gaussian path on the interval (t0, t1).
 
-    All methods map a float64 time tensor to a tensor of its shape.
+    All methods map a float64 time tensor to a tensor of its shape, and a number to a 0-d tensor.
     """
 
     interval: tuple[float, float] = (0.0, 1.0)
+
+    of_time: ClassVar[frozenset[str]] = frozenset(
+        {"a", "a_dot", "variance", "variance_dot", "s", "s_dot", "drift_rate", "squared_diffusion", "log_snr"}
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.of_time & cls.__dict__.keys():
+            setattr(cls, name, _takes_numbers(cls.__dict__[name]))
 
     @abstractmethod
     def a(self, t: Tensor) -> Tensor:
@@ -54,22 +77,27 @@ class Schedule(ABC):
     def variance_dot(self, t: Tensor) -> Tensor:
         """d(s²)/dt."""
 
+    @_takes_numbers
     def s(self, t: Tensor) -> Tensor:
         """The standard deviation of the noise."""
         return self.variance(t).clamp_min(0).sqrt()
 
+    @_takes_numbers
     def s_dot(self, t: Tensor) -> Tensor:
         """ds/dt; infinite where s is 0 and s² has a slope."""
         return self.variance_dot(t) / (2 * self.s(t))
 
+    @_takes_numbers
     def drift_rate(self, t: Tensor) -> Tensor:
         """ȧ/a, the rate of the linear drift."""
         return self.a_dot(t) / self.a(t)
 
+    @_takes_numbers
     def squared_diffusion(self, t: Tensor) -> Tensor:
         """g² = d(s²)/dt − 2(ȧ/a)s². It is negative on a generative clock, where the noise shrinks."""
         return self.variance_dot(t) - 2 * self.drift_rate(t) * self.variance(t)
 
+    @_takes_numbers
     def log_snr(self, t: Tensor) -> Tensor:
         """ln(a²/s²), the logarithm of the signal-to-noise ratio."""
         return 2 * self.a(t).log() - self.variance(t).clamp_min(0).log()
@@ -330,17 +358,31 @@ class CustomSchedule(Schedule):
         self.interval = check_interval(interval)
 
     @staticmethod
+    @outside_inference_mode
     def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
         with torch.enable_grad():
             t = t.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(function(t).sum(), t)
-        return slope
+            value = function(t)
+            if not isinstance(value, Tensor) or not value.requires_grad:  # a constant
+                return torch.zeros_like(t)
+            (slope,) = torch.autograd.grad(value.sum(), t, allow_unused=True)
+        return torch.zeros_like(t) if slope is None else slope
+
+    @staticmethod
+    def _value(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+        value = torch.as_tensor(function(t), dtype=torch.float64, device=t.device)
+        if value.shape not in (t.shape, ()):
+            raise ArgumentError(
+                f"a function of the schedule returned shape {tuple(value.shape)} for times of shape {tuple(t.shape)}; "
+                f"return the shape of t."
+            )
+        return value.expand_as(t)
 
     def a(self, t: Tensor) -> Tensor:
-        return self._a(t)
+        return self._value(self._a, t)
 
     def s(self, t: Tensor) -> Tensor:
-        return self._s(t)
+        return self._value(self._s, t)
 
     def a_dot(self, t: Tensor) -> Tensor:
         return self._slope(self._a, t)
@@ -349,7 +391,7 @@ class CustomSchedule(Schedule):
         return self._slope(self._s, t)
 
     def variance(self, t: Tensor) -> Tensor:
-        return self._s(t).square()
+        return self.s(t).square()
 
     def variance_dot(self, t: Tensor) -> Tensor:
         return 2 * self.s(t) * self.s_dot(t)

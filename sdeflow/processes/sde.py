@@ -60,6 +60,8 @@ class SDE(Process):
         super().__init__(interval)
         self.noise = choose("noise", noise, NOISES)
         self.calculus = choose("calculus", calculus, CALCULI)
+        if not isinstance(additive, bool):
+            raise ArgumentError(f"additive={additive!r} is neither True nor False.")
         self.additive = additive
         for name, value in (("drift", drift), ("diffusion", diffusion)):
             if value is not None and not callable(value):
@@ -78,7 +80,7 @@ class SDE(Process):
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         """σ(t, x), broadcasting to x, or ``(B, D, M)`` for general noise."""
         if self.diffusion_function is None:
-            raise ArgumentError(f"{type(self).__name__} has no diffusion: give it one, or override the method.")
+            raise ArgumentError(f"{self.title} has no diffusion: give it one, or override the method.")
         return self.diffusion_function(t, x)
 
     def diffusion_divergence(self, t: Time, x: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ class SDE(Process):
         Raises:
             ArgumentError: This process has no transition law in closed form, or t ≤ s.
         """
-        raise ArgumentError(f"{type(self).__name__} has no transition law in closed form; simulate it with solve().")
+        raise ArgumentError(f"{self.title} has no transition law in closed form; simulate it with solve().")
 
     def prior(self, event_shape: tuple[int, ...] | torch.Size) -> Distribution:
         """The law at the noise end, for events of the given shape.
@@ -117,7 +119,7 @@ class SDE(Process):
         Raises:
             ArgumentError: This process has none.
         """
-        raise ArgumentError(f"{type(self).__name__} has no prior in closed form.")
+        raise ArgumentError(f"{self.title} has no prior in closed form.")
 
     def to_ito(self) -> SDE:
         """The same process written in Itô form; itself where it already is.

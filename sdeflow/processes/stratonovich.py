@@ -7,7 +7,9 @@ closes, but the reversed geometric Brownian motion ends with the wrong mean.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from sdeflow.processes.derived import DerivedSDE
 from sdeflow.processes.sde import SDE
@@ -19,6 +21,8 @@ __all__ = ["InCalculus"]
 class InCalculus(DerivedSDE, precise_time=True):
     """The same paths, with the drift of the other calculus."""
 
+    plain_name = "the converted process"
+
     def __init__(self, original: SDE, calculus: str) -> None:
         super().__init__(original, calculus)
 
@@ -28,3 +32,9 @@ class InCalculus(DerivedSDE, precise_time=True):
             return f
         sign = self.direction * (1 if self.calculus == "ito" else -1)
         return f + 0.5 * sign * self.original.ito_correction(t, x)
+
+    def marginal(self, x0: Tensor, t: Time, s: Time | None = None) -> Distribution:
+        return self.original.marginal(x0, t, s)
+
+    def prior(self, event_shape: tuple[int, ...] | torch.Size) -> Distribution:
+        return self.original.prior(event_shape)

@@ -55,7 +55,7 @@ def check_span(process: Process, times: list[float]) -> None:
     slack = 1e-9 * (end - start)
     if process.confined and not (min(times) >= start - slack and max(times) <= end + slack):
         raise ArgumentError(
-            f"t runs from {times[0]:g} to {times[-1]:g}, but {type(process).__name__} is defined on "
+            f"t runs from {times[0]:g} to {times[-1]:g}, but {process.title} is defined on "
             f"[{start:g}, {end:g}] only; stay inside, or make the process with another interval=."
         )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
+from sdeflow.errors import MethodError
 from sdeflow.processes.process import Process
 
 __all__ = ["Limit", "Method", "Methods", "noise_class"]
@@ -134,26 +136,52 @@ def noise_class(process: Process) -> str:
     return "additive" if process.additive else process.noise
 
 
-class Methods(Mapping[str, Method]):
-    """The methods by name; iterating gives the names, printing gives the table.
+class Methods:
+    """The methods: iterating gives the entries, an index gives the one of that name, printing gives the table.
+
+    ``name in table``, ``keys()``, ``values()`` and ``items()`` are those of a dictionary by name.
 
     Example:
         >>> table = sf.methods()
         >>> table["heun"].ode_order, table["heun"].strong_order["general"]
         (2, 0.5)
+        >>> sorted({method.engine for method in table})
+        ['adaptive', 'native', 'torchdiffeq', 'torchsde']
     """
 
     def __init__(self, entries: Mapping[str, Method]) -> None:
         self._entries = dict(entries)
 
-    def __getitem__(self, name: str) -> Method:
-        return self._entries[name]
+    def __getitem__(self, name: object) -> Method:
+        """The method of that name, or a MethodError with the nearest."""
+        if isinstance(name, str) and name in self._entries:
+            return self._entries[name]
+        raise MethodError(f"method={name!r} is not known. {self._hint(str(name))}sf.methods() lists them all.")
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+    def _hint(self, word: str) -> str:
+        # A wrapped method is also found by its name in its own library; where two share it, the native one is meant.
+        names = {name.rpartition(":")[2]: name for name in reversed(self._entries)}
+        names.update({name: name for name in self._entries})
+        close = get_close_matches(word, names, n=1, cutoff=0.5)
+        return f"Did you mean {names[close[0]]!r}? " if close else ""
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Method]:
+        return iter(self._entries.values())
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def keys(self) -> KeysView[str]:
+        return self._entries.keys()
+
+    def values(self) -> ValuesView[Method]:
+        return self._entries.values()
+
+    def items(self) -> ItemsView[str, Method]:
+        return self._entries.items()
 
     def fitting(
         self, process: Process, *, adaptive: bool | None = None, stepping: str = "shared", gradient: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sdeflow.errors import MethodError, nearest
+from sdeflow.errors import MethodError
 from sdeflow.processes.process import Process
 from sdeflow.solvers.adaptive import RUNGE_KUTTA_METHODS
 from sdeflow.solvers.backends import torchdiffeq_methods, torchsde_methods
@@ -32,11 +32,7 @@ def methods() -> Methods:
 
 def get_method(name: object) -> Method:
     """The method of that name, or a MethodError with the nearest."""
-    table = methods()
-    if isinstance(name, str) and name in table:
-        return table[name]
-    close = nearest(str(name), table).split("There are:")[0]
-    raise MethodError(f"method={name!r} is not known. {close}sf.methods() lists them all.")
+    return methods()[name]
 
 
 def choose_method(name: str | None, process: Process, adaptive: bool, stepping: str, gradient: str) -> Method:

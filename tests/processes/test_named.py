@@ -147,3 +147,78 @@ def test_one_time_per_row_equals_one_at_a_time(name):
     assert torch.allclose(process.drift(t, x), torch.cat(rows), rtol=1e-14)
     rows = [process.diffusion(ti, xi[None]).expand(1, 2, 2) for ti, xi in zip(t, x, strict=True)]
     assert torch.allclose(process.diffusion(t, x).expand(3, 2, 2), torch.cat(rows), rtol=1e-14)
+
+
+def test_friction_broadcasts_against_the_momentum():
+    """Each coordinate with its own γ is the process of that γ alone."""
+    x = torch.randn(4, 2, 2)
+    both = P.UnderdampedLangevin(lambda q: -q, friction=torch.tensor([1.0, 2.0]), temperature=0.5)
+    for i, friction in enumerate((1.0, 2.0)):
+        alone = P.UnderdampedLangevin(lambda q: -q, friction=friction, temperature=0.5)
+        column = x[..., i : i + 1]
+        assert torch.equal(both.drift(0.0, x)[..., i : i + 1], alone.drift(0.0, column))
+        assert torch.equal(
+            both.diffusion(0.0, x).expand_as(x)[..., i : i + 1], alone.diffusion(0.0, column).expand_as(column)
+        )
+    assert sf.solve(both, x, steps=4, seed=0).final.shape == x.shape
+
+
+def test_an_ode_may_override_either_name():
+    """drift and velocity are one method: forward, backward and as a flow."""
+
+    class Named(sf.ODE):
+        def drift(self, t, x):
+            return x
+
+    class Doubled(Named):
+        def velocity(self, t, x):
+            return 2 * super().velocity(t, x)
+
+    class Again(Doubled):
+        def drift(self, t, x):
+            return super().drift(t, x) / 2
+
+    class Given(sf.ODE):
+        def drift(self, t, x):
+            return 2 * super().drift(t, x)
+
+    x = torch.ones(1, 2, dtype=torch.float64)
+    for ode, rate in ((Named(), 1), (Doubled(), 2), (Again(), 1), (Given(lambda t, x: 1.5 * x), 3)):
+        assert torch.equal(ode.drift(0.0, x), rate * x) and torch.equal(ode.velocity(0.0, x), rate * x)
+        assert torch.equal(ode.flip().drift(0.0, x), -rate * x)
+        there = sf.solve(ode, x, rtol=1e-9).final
+        assert torch.allclose(there, math.exp(rate) * x) and torch.allclose(
+            sf.solve(ode, there, (1.0, 0.0), rtol=1e-9).final, x
+        )
+
+
+def test_a_schedule_with_a_constant_a_is_variance_exploding():
+    t = torch.tensor([0.2, 0.5], dtype=torch.float64)
+    for a in (lambda t: 1.0, lambda t: torch.ones(()), lambda t: 0 * t + 1):
+        schedule = P.CustomSchedule(a, lambda t: t)
+        assert torch.equal(schedule.a(t), torch.ones_like(t)) and torch.equal(schedule.a_dot(t), torch.zeros_like(t))
+        sde = P.ScheduledDiffusion(schedule)
+        assert torch.allclose(sde.diffusion(0.5, torch.ones(1, 1, dtype=torch.float64)).square(), t.new_tensor(1.0))
+
+
+@pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "cosine", "brownian"])
+def test_schedules_take_numbers(name):
+    schedule = CASES[name][0].schedule
+    for one in (schedule, schedule.flip(schedule.interval)):
+        for method in one.of_time:
+            value = getattr(one, method)(0.5)
+            assert value.dtype is torch.float64 and value.ndim == 0
+            assert torch.equal(value, getattr(one, method)(torch.tensor(0.5, dtype=torch.float64)))
+
+
+def test_a_turned_schedule_has_a_diffusion():
+    schedule = P.CustomSchedule(lambda t: t, lambda t: 1 - t, interval=(0.01, 1.0))
+    sde = P.ScheduledDiffusion(schedule.flip(schedule.interval))
+    assert torch.allclose(sde.diffusion(0.51, torch.ones(1, 1)), torch.tensor(2.0).sqrt())
+
+
+def test_an_epsilon_that_rounds_below_zero_is_zero():
+    """sin(πt) at t = 1 is −9e-8 in float32."""
+    family = P.VariancePreserving().marginal_preserving(lambda t, x: -x, lambda t: torch.sin(math.pi * t))
+    assert torch.equal(family.diffusion(1.0, torch.ones(1, 1)), torch.zeros(()))
+    assert sf.solve(family, torch.zeros(2, 1), steps=4, seed=0).success.all()

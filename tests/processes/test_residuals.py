@@ -19,6 +19,7 @@ DIFFUSIONS = {
     "vp": sf.processes.VariancePreserving(),
     "sub-vp": sf.processes.SubVariancePreserving(),
     "ve": sf.processes.VarianceExploding(0.1, 10.0),
+    "ve by default": sf.processes.VarianceExploding(),  # from 0.01 to 50
     "cosine": sf.processes.CosineVariancePreserving(),
     "ou": sf.processes.OrnsteinUhlenbeck(0.7, 0.0, 1.3),
     "brownian": sf.processes.BrownianMotion(0.8, interval=(0.5, 1.5)),
@@ -238,6 +239,128 @@ def test_its_flow_and_its_relatives(calculus):
         assert residual(reverse, gbm_log_prob, POSITIVE) < ZERO
     half = sf.ODE(lambda t, x: flow.velocity(t, x) + 0.5 * GBM.diffusion_divergence(t, x))  # without ½∇·Σ
     assert residual(half, gbm_log_prob, POSITIVE) > VISIBLE
+
+
+# --- processes without a schedule: Langevin dynamics, the bridge, scalar noise -----------------------------------------
+
+
+def gaussian(means, covariances, x):
+    """log N(x; m, S) with an event of any shape, one mean and one covariance per row."""
+    off = x.flatten(1) - means
+    return -0.5 * ((off * torch.linalg.solve(covariances, off)).sum(1) + torch.logdet(covariances))
+
+
+def linear_law(A, stationary, mean, covariance):
+    """log p_t of dx = A x dt + noise from N(mean, covariance): S_t = S∞ + e^{At}(S_0 − S∞)e^{Aᵀt}, A S∞ + S∞ Aᵀ + Σ = 0."""
+
+    def log_prob(t, x):
+        t = torch.as_tensor(t, dtype=torch.float64).reshape(-1, 1, 1)
+        turn = torch.matrix_exp(A * t)
+        return gaussian(turn @ mean, stationary + turn @ (covariance - stationary) @ turn.mT, x)
+
+    return log_prob
+
+
+def bridge_law(bridge, start):
+    """log p_t of a bridge that starts in one point, from the process's own marginal."""
+
+    def log_prob(t, x):
+        times = torch.as_tensor(t, dtype=torch.float64).reshape(-1).expand(len(x))
+        return torch.cat([bridge.marginal(start, s).log_prob(row) for s, row in zip(times, x[:, None], strict=True)])
+
+    return log_prob
+
+
+LINE = torch.tensor([0.8, -0.5, 1.1], dtype=torch.float64)  # one Brownian motion moves all three coordinates along it
+START, WIDTH = normal(3, seed=16), FACTORS[0] @ FACTORS[0].mT + 0.3 * torch.eye(3)
+FORCE, FRICTION, HEAT = 4.0, 1.5, 1.7  # π = N(0, 1/FORCE), so the stationary law has the variances HEAT/FORCE and HEAT
+KINETIC = torch.tensor([[0.0, 1.0], [-FORCE, -FRICTION]], dtype=torch.float64)
+REST = torch.tensor([HEAT / FORCE, HEAT], dtype=torch.float64).diag()
+BRIDGE = sf.processes.BrownianBridge(torch.tensor([0.4, -1.0]), 0.8, time=1.2)
+
+
+def kinetic(temperature=HEAT):
+    return sf.processes.UnderdampedLangevin(lambda q: -FORCE * q, FRICTION, temperature)
+
+
+def boltzmann(log_density, temperature):
+    """log of π^{1/τ}(q) N(p; 0, τ), up to a constant."""
+    return lambda t, x: (log_density(x[:, 0]) - 0.5 * x[:, 1].square().sum(1)) / temperature
+
+
+WITHOUT_SCHEDULE = {
+    "langevin, gaussian": (
+        sf.processes.Langevin(lambda x: -FORCE * x, HEAT),
+        lambda t, x: -0.5 * FORCE / HEAT * x.square().sum(1),
+        (6, 2),
+    ),
+    "langevin, mixture": (
+        sf.processes.Langevin(PLANE.score, 0.7),
+        lambda t, x: PLANE.log_prob(x) / 0.7,
+        (6, 2),
+    ),
+    "underdamped, gaussian": (kinetic(), boltzmann(lambda q: -0.5 * FORCE * q.square().sum(1), HEAT), (6, 2, 3)),
+    "underdamped, mixture": (
+        sf.processes.UnderdampedLangevin(PLANE.score, FRICTION, 0.7),
+        boltzmann(PLANE.log_prob, 0.7),
+        (6, 2, 2),
+    ),
+    "underdamped, on its way": (kinetic(), linear_law(KINETIC, REST, normal(2, seed=17), WIDTH[:2, :2]), (6, 2, 1)),
+    "bridge": (BRIDGE, bridge_law(BRIDGE, normal(1, 2, seed=18)), (6, 2)),
+    "scalar noise": (
+        sf.SDE(lambda t, x: -x, lambda t, x: LINE, noise="scalar", additive=True),
+        linear_law(-torch.eye(3, dtype=torch.float64), 0.5 * torch.outer(LINE, LINE), START, WIDTH),
+        (6, 3),
+    ),
+}
+every_other = pytest.mark.parametrize("name", WITHOUT_SCHEDULE)
+
+
+def score_of(log_prob):
+    return lambda t, x: gradient(lambda y: log_prob(t, y), x)[1]
+
+
+@every_other
+def test_a_process_without_a_schedule_and_its_law(name):
+    sde, log_prob, shape = WITHOUT_SCHEDULE[name]
+    x = normal(*shape, seed=19)
+    for process in (sde, sde.to_stratonovich(), rewrapped(sde)):
+        assert residual(process, log_prob, x) < ZERO
+    slower = sf.SDE(sde.drift, lambda t, x: 0.9 * sde.diffusion(t, x), noise=sde.noise, interval=sde.interval)
+    assert residual(slower, log_prob, x) > VISIBLE
+    turned = sf.SDE(lambda t, x: -sde.drift(t, x), sde.diffusion, noise=sde.noise, interval=sde.interval)
+    assert residual(turned, log_prob, x) > VISIBLE
+
+
+@every_other
+def test_all_that_is_made_from_it(name):
+    """Reversal on both clocks, the flow of either, and noise added to them; a score of the other sign is seen in each."""
+    sde, log_prob, shape = WITHOUT_SCHEDULE[name]
+    x, score = normal(*shape, seed=20), score_of(log_prob)
+    opposite = lambda t, x: -score(t, x)  # noqa: E731
+    mirrored = lambda t, x: log_prob(sum(sde.interval) - t, x)  # noqa: E731
+    assert residual(sde.probability_flow(score), log_prob, x) < ZERO
+    assert residual(sde.probability_flow(opposite), log_prob, x) > VISIBLE
+    for epsilon in (0, 0.5, 2.0):
+        assert residual(sde.marginal_preserving(score, epsilon), log_prob, x) < ZERO
+        assert residual(sde.marginal_preserving(opposite, epsilon), log_prob, x) > VISIBLE
+    for clock, density in zip(CLOCKS, (mirrored, log_prob), strict=True):
+        reverse = sde.reverse(score, clock=clock)
+        assert residual(reverse, density, x) < ZERO
+        assert residual(reverse.probability_flow(reverse.score), density, x) < ZERO
+        assert residual(reverse.marginal_preserving(reverse.score, 0.5), density, x) < ZERO
+        assert residual(sde.reverse(opposite, clock=clock), density, x) > VISIBLE
+
+
+@pytest.mark.parametrize("temperature", [0.5 * HEAT, 1.05 * HEAT])
+def test_langevin_dynamics_of_another_temperature_is_seen(temperature):
+    _, log_prob, shape = WITHOUT_SCHEDULE["langevin, gaussian"]
+    wrong = sf.processes.Langevin(lambda x: -FORCE * x, temperature)
+    assert residual(wrong, log_prob, normal(*shape, seed=21)) > VISIBLE
+    _, log_prob, shape = WITHOUT_SCHEDULE["underdamped, gaussian"]
+    assert residual(kinetic(temperature), log_prob, normal(*shape, seed=21)) > VISIBLE
+    _, log_prob, shape = WITHOUT_SCHEDULE["underdamped, on its way"]
+    assert residual(kinetic(temperature), log_prob, normal(*shape, seed=21)) > VISIBLE
 
 
 # --- general noise: radial contraction, noise along the axes, and a random rotation, in Stratonovich form --------------

@@ -1,6 +1,6 @@
 """Reversal, conditioning and their wrong versions, by the laws of simulated paths.
 
-Comparisons are within 6 standard errors (2e-9 each; about fifty in the file, so below 1e-6 in all), and each has a stated
+Comparisons are within 6 standard errors (2e-9 each; about sixty in the file, so below 1e-6 in all), and each has a stated
 wrong version that is off by more than 20.
 """
 
@@ -41,6 +41,25 @@ def solve_back(process, clock, steps=STEPS, brownian=None):
     return sf.solve(process, end_of_gbm(), times, steps=steps, **noise).final.log()
 
 
+def assert_the_original_law(y):
+    """The test of a reversal, which right versions pass and wrong ones fail: ln x is again N(MEAN, VAR)."""
+    assert_moments(y, MEAN, VAR)
+
+
+def assert_wrong(y, mean):
+    """The test fails, by more than 20 standard errors, at the mean that this mistake is known to give."""
+    with pytest.raises(AssertionError, match="standard errors"):
+        assert_the_original_law(y)
+    assert standard_errors(y, MEAN) > 20
+    assert y.mean().item() == pytest.approx(mean, abs=0.01)
+
+
+def by_coefficients(drift, diffusion, like, calculus):
+    process = sf.SDE(drift, diffusion, calculus=calculus)
+    process.direction = like.direction
+    return process
+
+
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
 def test_reversed_gbm_has_the_law_it_started_from(clock, calculus):
@@ -51,31 +70,39 @@ def test_reversed_gbm_has_the_law_it_started_from(clock, calculus):
     steps = 800 if calculus == "ito" else 200
     path = sf.BrownianPath((PATHS, 1), 0.0, 1.0, seed=11, cells=steps, dtype=torch.float64)
     y = solve_back(reverse, clock, steps, path)
-    assert_moments(y, MEAN, VAR)
+    assert_the_original_law(y)
     coarse = solve_back(reverse, clock, steps // 2, path)
     assert abs(y.mean() - coarse.mean()) < y.std() / PATHS**0.5
     assert abs(y.var() - coarse.var()) < 2**0.5 * y.var() / PATHS**0.5
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_without_the_divergence_the_reversed_mean_is_wrong(clock):
-    """The published trap: −.191 for .1."""
+@pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
+def test_without_the_divergence_the_reversed_mean_is_wrong(clock, calculus):
+    """The published trap: −.191 for .1. It is the same mistake in either calculus, and the Stratonovich correction is right."""
     gbm = sf.processes.GeometricBrownianMotion(MU, SIGMA)
+    right = sf.processes.GeometricBrownianMotion(MU, SIGMA).reverse(gbm_score, clock=clock)
     gbm.diffusion_divergence = lambda t, x: torch.zeros_like(x)
-    y = solve_back(gbm.reverse(gbm_score, clock=clock), clock)
-    assert standard_errors(y, MEAN) > 20
-    assert y.mean().item() == pytest.approx(-0.191, abs=0.01)
+    wrong = gbm.reverse(gbm_score, clock=clock)
+    if calculus == "stratonovich":  # −½ Σ_k (∂σ_k)σ_k on the flipped clock, + on the backward one
+        correction = -0.5 * right.direction * SIGMA**2
+        wrong, right = (
+            by_coefficients(lambda t, x, ito=ito: ito.drift(t, x) + correction * x, ito.diffusion, ito, calculus)
+            for ito in (wrong, right)
+        )
+        assert_the_original_law(solve_back(right, clock, 100))  # nothing else is wrong with it
+    assert_wrong(solve_back(wrong, clock, STEPS if calculus == "ito" else 100), -0.191)
 
 
-def test_with_the_forward_correction_on_the_backward_clock_the_mean_is_wrong():
-    """The Stratonovich correction has the other sign there: .247 for .1."""
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_with_the_correction_of_the_other_clock_the_mean_is_wrong(clock):
+    """On the flipped clock the Stratonovich correction is −½ Σ_k (∂σ_k)σ_k, on the backward one +: else .247 for .1."""
     gbm = sf.processes.GeometricBrownianMotion(MU, SIGMA)
-    right = gbm.reverse(gbm_score, clock="backward")
-    wrong = sf.SDE(lambda t, x: right.drift(t, x) - 0.5 * SIGMA**2 * x, right.diffusion, calculus="stratonovich")
-    wrong.direction = -1
-    y = solve_back(wrong, "backward")
-    assert standard_errors(y, MEAN) > 20
-    assert y.mean().item() == pytest.approx(0.247, abs=0.01)
+    right = gbm.reverse(gbm_score, clock=clock)
+    wrong = by_coefficients(
+        lambda t, x: right.drift(t, x) + 0.5 * right.direction * SIGMA**2 * x, right.diffusion, right, "stratonovich"
+    )
+    assert_wrong(solve_back(wrong, clock, 100), 0.247)
 
 
 def ou_and_score():
