@@ -22,5 +22,5 @@ def test_a_factor_does_not_depend_on_the_size_of_the_batch(order):
 def test_the_factor_grows_shrinks_and_is_bounded():
     error = torch.tensor([1e-12, 0.5, 1.0, 2.0, 1e6, float("nan")], dtype=torch.float64)
     factor = next_factor(error, torch.ones_like(error), error <= 1, 5)
-    assert factor[0] == 10.0 and 1.0 < factor[1] + 0.2 and 0.8 < factor[2] <= 1.0
+    assert factor[0] == 10.0 and factor[1] > factor[2] > 0.8 and factor[2] <= 1.0
     assert factor[3] < 1.0 and factor[4] == pytest.approx(0.2) and factor[5] == pytest.approx(0.2)
