@@ -287,9 +287,8 @@ class Flow(Distribution):
 
         Two solves with the same probes: the value is from tolerances ten times smaller than asked for (for fixed steps, from
         half the step). The error of the solver is twice the change between them, that of the base's log-density and that of
-        the integral added up, plus a floor for rounding. The change of their sum alone is now and then small by accident: on
-        Gaussian mixtures it covers the true error at 93–99 % of the points, the two of them at 98 % and more. Halving the
-        tolerance instead of dividing it by ten would cover it at only a third to three quarters.
+        the integral added up, plus a floor for rounding. The change of their sum alone is now and then small by accident,
+        and would then claim too little.
 
         Arguments:
             x: ``(*sample, *batch, *event)``.

@@ -165,8 +165,9 @@ class FlippedSchedule(Schedule):
 class _LogSignalSchedule(Schedule):
     """a = exp(l(t)): a subclass gives l and its derivative."""
 
+    @abstractmethod
     def log_a(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
+        """ln a(t)."""
 
     def a(self, t: Tensor) -> Tensor:
         return self.log_a(t).exp()
