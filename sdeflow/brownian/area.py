@@ -20,21 +20,20 @@ References:
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdeflow.brownian.keyed import FloatArray
+from sdeflow.brownian.gaussian import FloatArray
 
 __all__ = ["Piece", "combine", "foster_area", "split"]
 
 
 class Piece(NamedTuple):
-    """A path over one interval: its length, increment and space-time Lévy area."""
+    """A path over one interval, or over one interval for each row: its length, increment and space-time Lévy area."""
 
-    length: float
+    length: float | FloatArray
     W: FloatArray
     H: FloatArray
 
@@ -50,11 +49,13 @@ def split(whole: Piece, z: FloatArray, n: FloatArray) -> tuple[Piece, Piece]:
     the first half with the upper sign. This is the exact conditional law, and :func:`combine` undoes it.
     """
     h = whole.length
-    z = sqrt(h / 16) * z
-    n = sqrt(h / 48) * n
-    half, d = 0.5 * whole.W, 1.5 * whole.H + z
-    mean = 0.25 * whole.H - 0.5 * z
-    return Piece(h / 2, half + d, mean + n), Piece(h / 2, half - d, mean - n)
+    z = (h / 16) ** 0.5 * z
+    n = (h / 48) ** 0.5 * n
+    half, d = 0.5 * whole.W, 1.5 * whole.H
+    d += z
+    z *= -0.5
+    z += 0.25 * whole.H  # now the mean of the two areas
+    return Piece(h / 2, half + d, z + n), Piece(h / 2, half - d, z - n)
 
 
 def combine(left: Piece, right: Piece) -> Piece:

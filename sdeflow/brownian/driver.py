@@ -59,6 +59,9 @@ class Driver(ABC):
     def _increment_and_levy(self, interval: Interval) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
+    def _rows(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
     def _area_noise(self, interval: Interval) -> Tensor: ...
 
     @abstractmethod
@@ -66,12 +69,24 @@ class Driver(ABC):
         """The time at which cell k begins; ``edge(cells)`` is t1."""
 
     @abstractmethod
-    def cell(self, k: int) -> Tensor:
-        """W over cell k, with shape ``(B, *event)``: one keyed draw, the fastest way along the base grid."""
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        """W over cells ``first, …, first + count − 1``, with shape ``(count, B, *event)``: one keyed draw a cell.
+
+        The fastest way along the base grid: small draws are transformed together.
+        """
 
     @abstractmethod
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """(W, H) over cells ``first, …, first + count − 1``, each ``(count, B, *event)``: two keyed draws a cell."""
+
+    def cell(self, k: int) -> Tensor:
+        """W over cell k, with shape ``(B, *event)``."""
+        return self.cell_increments(k, 1)[0]
+
     def cell_levy(self, k: int) -> tuple[Tensor, Tensor]:
-        """(W, H) over cell k, each with shape ``(B, *event)``: two keyed draws."""
+        """(W, H) over cell k, each with shape ``(B, *event)``."""
+        W, H = self.cell_levies(k, 1)
+        return W[0], H[0]
 
     @abstractmethod
     def reverse(self) -> Driver:
@@ -93,9 +108,9 @@ class Driver(ABC):
         The two flags are those of torchsde, which takes a path as its ``bm=``.
 
         Arguments:
-            ta: Where the interval begins, a number or a tensor with one element.
+            ta: Where the interval begins, a number or a tensor with one element; or one time for each row, ``(B,)``.
             tb: Where it ends, ta <= tb. Both may be outside [t0, t1] by 1e-9 of its length, and are then at
-                its end.
+                its end. Rows with times of their own get what they would get if all were asked about their interval.
             return_U: Also return :math:`U = \int_{ta}^{tb} W_{ta,r} \, dr = h (W/2 + H)`.
             return_A: Also return an approximate Lévy area, see :meth:`area`.
 
@@ -106,7 +121,10 @@ class Driver(ABC):
             ArgumentError: If ta > tb, if the interval leaves [t0, t1], or if U or A is asked of a path that
                 was not made with ``levy="space-time"``.
         """
-        interval = self._interval(self.t0, ta) if tb is None else self._interval(ta, tb)
+        ta, tb = (self.t0, ta) if tb is None else (ta, tb)
+        if (by_row := self._each(ta, tb)) is not None and not (return_U or return_A):
+            return self._rows(*by_row)[0]
+        interval = self._interval(ta, tb)
         if not (return_U or return_A):
             return self._increment(interval)
         self._require_levy()
@@ -119,12 +137,14 @@ class Driver(ABC):
         return tuple(answer)
 
     def levy(self, s: Time, t: Time) -> tuple[Tensor, Tensor]:
-        """(W, H) over [s, t], each with shape ``(B, *event)``.
+        """(W, H) over [s, t], each with shape ``(B, *event)``; s and t may be one time for each row, ``(B,)``.
 
         Raises:
             ArgumentError: As a call does; and if the path was not made with ``levy="space-time"``.
         """
         self._require_levy()
+        if (by_row := self._each(s, t)) is not None:
+            return self._rows(*by_row)
         return self._increment_and_levy(self._interval(s, t))
 
     def area(self, s: Time, t: Time) -> Tensor:
@@ -161,6 +181,21 @@ class Driver(ABC):
                 'This path was made with levy="none", and H, U or A was asked of it; make it with '
                 'levy="space-time" (W stays the same).'
             )
+
+    def _each(self, s: Time, t: Time) -> tuple[Tensor, Tensor] | None:
+        """Times of each row's own, checked, on the CPU in float64; None where there is one interval for all."""
+        batch = self.shape[0]
+        if not any(isinstance(v, Tensor) and v.shape == (batch,) and batch > 1 for v in (s, t)):
+            return None
+        start, stop = (torch.as_tensor(v).detach().to("cpu", torch.float64).expand(batch) for v in (s, t))
+        slack = OUTSIDE * (self.t1 - self.t0)
+        if not bool(((start <= stop + slack) & (start >= self.t0 - slack) & (stop <= self.t1 + slack)).all()):
+            raise ArgumentError(
+                f"The rows ask for intervals between {float(start.min())} and {float(stop.max())}; give to each a start "
+                f"that is not after its stop, both in [{self.t0}, {self.t1}]."
+            )
+        start = start.clamp(self.t0, self.t1)
+        return start, stop.clamp(self.t0, self.t1).maximum(start)
 
     def _interval(self, s: Time, t: Time) -> Interval:
         """The interval, if the path covers it; ends that are outside by rounding are moved inside."""
@@ -220,11 +255,16 @@ class ReversedPath(Driver):
     def edge(self, k: int) -> float:
         return self.t0 + self.t1 - self.path.edge(self.cells - k)
 
-    def cell(self, k: int) -> Tensor:
-        return -self.path.cell(self.cells - 1 - k)
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        return -self.path.cell_increments(self.cells - first - count, count).flip(0)
 
-    def cell_levy(self, k: int) -> tuple[Tensor, Tensor]:
-        W, H = self.path.cell_levy(self.cells - 1 - k)
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        W, H = self.path.cell_levies(self.cells - first - count, count)
+        return -W.flip(0), H.flip(0)
+
+    def _rows(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+        both = self.t0 + self.t1
+        W, H = self.path._rows((both - stop).clamp(self.t0, self.t1), (both - start).clamp(self.t0, self.t1))
         return -W, H
 
     def reverse(self) -> Driver:

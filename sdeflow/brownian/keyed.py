@@ -1,28 +1,12 @@
-r"""Keyed random numbers: a draw is a pure function of integers.
+r"""Keyed random tensors: a draw is a pure function of integers.
 
-A sequential generator makes a number depend on how many were drawn before it. A *counter-based* one is a
-fixed bijection of (key, counter), so any draw can be had at any time, in any order, and again, without being
-stored. Here the counter-based generator is Philox4x64, and a draw is named by
-
-.. math:: (\text{seed}, \text{stream}) \;\text{: the 128-bit key}, \qquad
-          (\cdot, k_0, k_1, k_2) \;\text{: the 256-bit counter},
-
-each a word of 64 bits; the lowest word of the counter counts along the draw. Nothing is hashed, so two draws
-share numbers only if all five integers are equal (the lowest word would have to overflow first, after 2^66
-numbers).
-
-Draws are always made in float64 on the CPU, and then rounded and moved: the same integers give the same
-numbers in float32 and in float64, on every device.
-
-References:
-    Parallel random numbers: as easy as 1, 2, 3 (Salmon, Moraes, Dror and Shaw, 2011),
-    https://doi.org/10.1145/2063384.2063405
+A draw is named by (seed, stream, key): whose it is, what it is for, and which one. How the names become words is
+:mod:`~sdeflow.brownian.philox`, how words become normals :mod:`~sdeflow.brownian.gaussian`. Draws are made on the CPU and then
+moved, so that the same integers give the same numbers in float32 and in float64, on every device.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from enum import IntEnum
 from math import prod
 from numbers import Integral
@@ -30,18 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdeflow.brownian.gaussian import normal_rows
+from sdeflow.brownian.philox import Key, words
 from sdeflow.errors import ArgumentError
 
-__all__ = ["FloatArray", "RowBlocks", "Stream", "fresh_seed", "normals", "signs", "to_tensor"]
+__all__ = ["FloatArray", "Stream", "fresh_seed", "normals", "signs", "to_tensor"]
 
-FloatArray = NDArray[np.float64]
-Key = tuple[int, int, int]
+FloatArray = NDArray[Any]  # float32 or float64
 
-BLOCK_VALUES = 16_384  # the least number of values in a block of rows; drawn in 0.2 ms
 WORD = 2**64
 CPU = torch.device("cpu")
 NUMPY_DTYPES: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -52,37 +35,10 @@ class Stream(IntEnum):
 
     CELL_W = 0  # the increment W of a base cell of a Brownian path
     CELL_H = 1  # its space-time Lévy area H
-    TREE_Z = 2  # the midpoint of a node of the tree beneath a cell
-    TREE_N = 3  # how the node's Lévy area parts between its halves
+    TREE = 2  # the midpoint of a node of the tree beneath a cell, and how its Lévy area parts between the halves
     LEVY_AREA = 4  # the part of the Lévy area that W and H leave open
     PROBES = 5  # Hutchinson probes
     START = 6  # starting points, and samples of a base distribution
-
-
-class _PerThread(threading.local):
-    """One reusable generator a thread, so that no state is shared and none outlives a draw."""
-
-    def __init__(self) -> None:
-        self.bits = Philox(0)
-        self.generator = Generator(self.bits)
-
-
-_per_thread = _PerThread()
-
-
-def keyed_generator(seed: int, stream: int, key: Key) -> Generator:
-    """This thread's generator, set to the beginning of a draw (valid until the thread's next draw)."""
-    # Setting the state takes 0.9 us (as lists; as arrays 1.5 us), constructing Generator(Philox(...)) 7.2 us.
-    state: Any = {
-        "bit_generator": "Philox",
-        "state": {"counter": [0, *key], "key": [seed, stream]},
-        "buffer": [0, 0, 0, 0],
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    _per_thread.bits.state = state
-    return _per_thread.generator
 
 
 def normals(
@@ -96,7 +52,7 @@ def normals(
     """Standard normals, a pure function of ``(seed, stream, key)``.
 
     Prefix-stable by rows: a draw of more rows begins with the draw of fewer, so a row does not depend on the
-    size of its batch. Drawn in float64 on the CPU, then rounded to ``dtype`` and moved to ``device``.
+    size of its batch. Made on the CPU with the digits of float32, then taken to ``dtype`` and ``device``.
 
     Arguments:
         seed: An integer in [0, 2^64), see :func:`fresh_seed`.
@@ -115,7 +71,7 @@ def normals(
         >>> torch.equal(a, b[:2])
         True
     """
-    return to_tensor(keyed_generator(seed, stream, key).standard_normal(shape), dtype, device)
+    return to_tensor(normal_rows(seed, stream, [key], 0, prod(shape)).reshape(shape), dtype, device)
 
 
 def signs(
@@ -136,55 +92,9 @@ def signs(
                 [1., 1., 1.]], dtype=torch.float64)
     """
     count = prod(shape)
-    keyed_generator(seed, stream, key)
-    words = np.asarray(_per_thread.bits.random_raw(-(-count // 64)), dtype="<u8")
-    bits = np.unpackbits(words.view(np.uint8), count=count, bitorder="little")
+    raw = words(seed, stream, key, 0, -(-count // 64)).astype("<u8")
+    bits = np.unpackbits(raw.view(np.uint8), count=count, bitorder="little")
     return to_tensor(2.0 * bits.astype(np.float64).reshape(shape) - 1.0, dtype, device)
-
-
-class RowBlocks:
-    """Keyed draws for the rows ``first_row, first_row + 1, …`` of a batch that has no end.
-
-    Rows come in blocks of at least 16,384 values, each with a key of its own. A block is drawn from its first
-    row, so a batch may begin at any row, at the cost of at most one block, and splits anywhere without a
-    change.
-
-    Arguments:
-        shape: The shape of a draw, with shape ``(B, *event)``.
-        first_row: The row, counted from 0, that is the first of the batch.
-
-    Example:
-        >>> rows = RowBlocks((4, 2)).normals(0, Stream.CELL_W, 0, 0)
-        >>> last = RowBlocks((1, 2), first_row=3).normals(0, Stream.CELL_W, 0, 0)
-        >>> bool((rows[3:] == last).all())
-        True
-    """
-
-    def __init__(self, shape: tuple[int, ...], first_row: int = 0) -> None:
-        self.shape = shape
-        self.first_row = first_row
-        self.values_per_row = prod(shape[1:])
-        self.rows_per_block = -(-BLOCK_VALUES // self.values_per_row)
-        self._blocks = list(self._split())
-
-    def _split(self) -> Iterator[tuple[int, int, slice]]:
-        """For each block: its number, how many of its values precede the batch, and its rows of the batch."""
-        row = 0
-        while row < self.shape[0]:
-            block, skipped = divmod(self.first_row + row, self.rows_per_block)
-            stop = min(self.shape[0], row + self.rows_per_block - skipped)
-            yield block, skipped * self.values_per_row, slice(row, stop)
-            row = stop
-
-    def normals(self, seed: int, stream: int, first: int, second: int) -> FloatArray:
-        """Standard normals with shape ``(B, *event)``; a block's key is ``(block, first, second)``."""
-        out = np.empty(self.shape)
-        for block, skipped, rows in self._blocks:
-            generator = keyed_generator(seed, stream, (block, first, second))
-            if skipped:
-                generator.standard_normal(skipped)
-            generator.standard_normal(out=out[rows])
-        return out
 
 
 def to_tensor(array: FloatArray, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:

@@ -12,6 +12,13 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 __all__ = ["DEPTH", "EqualCells", "GivenCells", "Lattice"]
 
@@ -46,6 +53,14 @@ class Lattice(ABC):
     def cell_of(self, t: float) -> int:
         """The cell around t; near an edge, to rounding, either of the two."""
 
+    @abstractmethod
+    def edges(self, k: Any) -> Floats:
+        """The left edges of many cells."""
+
+    @abstractmethod
+    def cells_of(self, t: Floats) -> Integers:
+        """The cells around many times."""
+
     def position(self, t: float, eps: float) -> int:
         """The nearest position to a time in [t0, t1].
 
@@ -60,6 +75,15 @@ class Lattice(ABC):
         if min(before, after) <= self._edge_slack * eps:
             return (k if before <= after else k + 1) << DEPTH
         return (k << DEPTH) + round(math.ldexp(before / (right - left), DEPTH))
+
+    def positions(self, t: Floats, eps: float) -> Integers:
+        """:meth:`position` of many times at once."""
+        k = self.cells_of(t)
+        left, right = self.edges(k), self.edges(k + 1)
+        before, after = t - left, right - t
+        inside = (k << DEPTH) + np.rint(np.ldexp(before / (right - left), DEPTH)).astype(np.int64)
+        nearest = np.where(before <= after, k, k + 1) << DEPTH
+        return np.where(np.minimum(before, after) <= self._edge_slack * eps, nearest, inside)
 
 
 class EqualCells(Lattice):
@@ -84,6 +108,12 @@ class EqualCells(Lattice):
     def cell_of(self, t: float) -> int:
         return min(int((t - self.t0) / self._length), self.count - 1)
 
+    def edges(self, k: Any) -> Floats:
+        return np.where(k == self.count, self.t1, self.t0 + k * self._length)
+
+    def cells_of(self, t: Floats) -> Integers:
+        return np.minimum(((t - self.t0) / self._length).astype(np.int64), self.count - 1)
+
 
 class GivenCells(Lattice):
     """The cells between given edges, strictly increasing.
@@ -96,6 +126,7 @@ class GivenCells(Lattice):
     def __init__(self, edges: Sequence[float]) -> None:
         super().__init__(edges[0], edges[-1], len(edges) - 1)
         self._edges = list(edges)
+        self._array = np.asarray(edges)
 
     def edge(self, k: int) -> float:
         return self._edges[k]
@@ -105,3 +136,10 @@ class GivenCells(Lattice):
 
     def cell_of(self, t: float) -> int:
         return min(bisect_right(self._edges, t), self.count) - 1
+
+    def edges(self, k: Any) -> Floats:
+        left: Floats = self._array[k]
+        return left
+
+    def cells_of(self, t: Floats) -> Integers:
+        return np.minimum(self._array.searchsorted(t, side="right"), self.count) - 1

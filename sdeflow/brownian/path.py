@@ -9,22 +9,16 @@ from functools import reduce
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdeflow.brownian.area import Piece, combine, split
-from sdeflow.brownian.driver import OUTSIDE, Driver, Interval, ReversedPath
-from sdeflow.brownian.keyed import (
-    NUMPY_DTYPES,
-    WORD,
-    FloatArray,
-    RowBlocks,
-    Stream,
-    fresh_seed,
-    to_tensor,
-    whole_number,
-)
-from sdeflow.brownian.lattice import DEPTH, EqualCells, GivenCells, Lattice
+from sdeflow.brownian.driver import DOUBLE_EPS, OUTSIDE, Driver, Interval, ReversedPath
+from sdeflow.brownian.gaussian import Normals, normal_rows, pairs, pairs_at
+from sdeflow.brownian.keyed import NUMPY_DTYPES, WORD, FloatArray, Stream, fresh_seed, to_tensor, whole_number
+from sdeflow.brownian.lattice import DEPTH, EqualCells, GivenCells, Integers, Lattice
+from sdeflow.brownian.rows import descend_rows, join_rows
 from sdeflow.errors import ArgumentError, choose
 
 __all__ = ["BrownianPath"]
@@ -55,8 +49,10 @@ class BrownianPath(Driver):
       rounded to the lattice of 2^-32 of a cell, on which the law is exact;
     - a query across cells costs as much as they do, one after the other.
 
-    All arithmetic is float64; ``dtype`` is what answers are rounded to. Rows are independent motions with
-    keys of their own: row r of a path with ``first_row=f`` is row f + r of the path with ``first_row=0``.
+    Normals have the digits of float32 and are the same in both dtypes; all that is made from them is made in ``dtype``.
+    Rows are independent motions: row r of a path with ``first_row=f`` is row f + r of the path with ``first_row=0``,
+    so a batch may be split anywhere. Rows may also be asked about times of their own, ``path(s, t)`` with s and t of
+    shape ``(B,)``.
 
     Arguments:
         shape: The shape of an increment, with shape ``(B, *event)``.
@@ -116,9 +112,10 @@ class BrownianPath(Driver):
             raise ArgumentError(f"dtype={self.dtype} was given; a path is in torch.float32 or torch.float64.")
         self.device = torch.get_default_device() if device is None else torch.device(device)
         self.seed = fresh_seed(seed)
-        self._rows = RowBlocks(self.shape, self.first_row)
+        self._values = math.prod(self.shape[1:])  # in a row
+        self._array_dtype = NUMPY_DTYPES[self.dtype]
         self._recent: dict[Node, tuple[Piece, ...]] = {}
-        self._most_recent = CACHE_BYTES // (32 * max(1, math.prod(self.shape)))
+        self._most_recent = CACHE_BYTES // (4 * self.dtype.itemsize * max(1, math.prod(self.shape)))
 
     def __repr__(self) -> str:
         levy = "space-time" if self.has_levy else "none"
@@ -133,13 +130,16 @@ class BrownianPath(Driver):
     def edge(self, k: int) -> float:
         return self._lattice.edge(whole_number("k", k, self.cells + 1))
 
-    def cell(self, k: int) -> Tensor:
-        return self._tensor(self._cell_increment(whole_number("k", k, self.cells)))
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        return self._tensor(self._cells(Stream.CELL_W, *self._checked_cells(first, count), 1.0))
 
-    def cell_levy(self, k: int) -> tuple[Tensor, Tensor]:
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         self._require_levy()
-        piece = self._cell(whole_number("k", k, self.cells))
-        return self._tensor(piece.W), self._tensor(piece.H)
+        first, count = self._checked_cells(first, count)
+        return (
+            self._tensor(self._cells(Stream.CELL_W, first, count, 1.0)),
+            self._tensor(self._cells(Stream.CELL_H, first, count, 1 / 12)),
+        )
 
     def reverse(self) -> Driver:
         return ReversedPath(self)
@@ -175,8 +175,40 @@ class BrownianPath(Driver):
 
     def _area_noise(self, interval: Interval) -> Tensor:
         first, last = self._positions(interval)
-        rows = RowBlocks((*self.shape, self.shape[-1]), self.first_row)
-        return self._tensor(rows.normals(self.seed, Stream.LEVY_AREA, first, last))
+        values = self._values * self.shape[-1]
+        drawn = normal_rows(
+            self.seed, Stream.LEVY_AREA, [(first, last, 0)], self.first_row * values, self.shape[0] * values
+        )
+        return self._tensor(drawn.astype(self._array_dtype).reshape(*self.shape, self.shape[-1]))
+
+    def _rows(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+        """Cell by cell, for the rows whose intervals meet it."""
+        first, last = (self._lattice.positions(t.numpy(), DOUBLE_EPS) for t in (start, stop))
+        rows = (self.shape[0], self._values)
+        W, H = np.zeros((2, *rows), self._array_dtype)
+        total = Piece(np.zeros((rows[0], 1)), W, H)
+        for cell in range(int(first.min()) >> DEPTH, -(-int(last.max()) // WHOLE)):
+            left = cell << DEPTH
+            some = np.flatnonzero((first < left + WHOLE) & (last > left))
+            if len(some):
+                inside = [(place[some] - left).clip(0, WHOLE) for place in (first, last)]
+                new = join_rows(_rows_of(total, some), self._rows_of_cell(cell, some, *inside))
+                for array, part in zip(total, new, strict=True):
+                    array[some] = part  # type: ignore[index]
+        return self._tensor(W.reshape(self.shape)), self._tensor(H.reshape(self.shape))
+
+    def _rows_of_cell(self, cell: int, some: Integers, start: Integers, stop: Integers) -> Piece:
+        whole = self._recent.get((cell, 0)) or (self._cell(cell),)
+        self._recent.setdefault((cell, 0), whole)
+
+        def draw(rows: Integers, nodes: Integers) -> tuple[Normals, Normals]:
+            first = (self.first_row + some[rows].astype(np.uint64)) * np.uint64(self._values)
+            cells = np.full(len(rows), cell, np.uint64)
+            return pairs_at(self.seed, Stream.TREE, first, self._values, cells, nodes.astype(np.uint64))
+
+        piece = whole[0]
+        flat = Piece(piece.length, piece.W.reshape(self.shape[0], -1)[some], piece.H.reshape(self.shape[0], -1)[some])
+        return descend_rows(flat, start, stop, draw)
 
     def _positions(self, interval: Interval) -> tuple[int, int]:
         position = self._lattice.position
@@ -192,19 +224,28 @@ class BrownianPath(Driver):
             yield cell, first - left, stop - left
             first = stop
 
-    def _draw(self, stream: Stream, cell: int, node: int) -> FloatArray:
-        return self._rows.normals(self.seed, stream, cell, node)
+    def _cells(self, stream: Stream, first: int, count: int, variance: float) -> FloatArray:
+        """Draws for consecutive cells, scaled, ``(count, *shape)``; the variance is that over a time of 1."""
+        drawn = normal_rows(
+            self.seed,
+            stream,
+            [(k, 0, 0) for k in range(first, first + count)],
+            self.first_row * self._values,
+            self.shape[0] * self._values,
+        )
+        lengths = np.asarray([self._lattice.length(k) for k in range(first, first + count)])
+        scale = np.sqrt(variance * lengths).astype(self._array_dtype)[:, None]
+        out = drawn if self._array_dtype is np.float32 else np.empty(drawn.shape)
+        scaled: FloatArray = np.multiply(drawn, scale, out=out).reshape(count, *self.shape)
+        return scaled
 
     def _cell_increment(self, cell: int) -> FloatArray:
-        W = self._draw(Stream.CELL_W, cell, 0)
-        W *= math.sqrt(self._lattice.length(cell))
-        return W
+        increment: FloatArray = self._cells(Stream.CELL_W, cell, 1, 1.0)[0]
+        return increment
 
     def _cell(self, cell: int) -> Piece:
-        length = self._lattice.length(cell)
-        H = self._draw(Stream.CELL_H, cell, 0)
-        H *= math.sqrt(length / 12)
-        return Piece(length, self._cell_increment(cell), H)
+        H = self._cells(Stream.CELL_H, cell, 1, 1 / 12)[0]
+        return Piece(self._lattice.length(cell), self._cell_increment(cell), H)
 
     def _descend(self, cell: int, start: int, stop: int) -> Iterator[Piece]:
         """The largest dyadic pieces of the cell that make up its lattice steps from start to stop, in order.
@@ -233,13 +274,27 @@ class BrownianPath(Driver):
         self._recent = met
 
     def _halves(self, cell: int, node: int, piece: Piece) -> tuple[Piece, Piece]:
-        return split(piece, self._draw(Stream.TREE_Z, cell, node), self._draw(Stream.TREE_N, cell, node))
+        first, count = self.first_row * self._values, self.shape[0] * self._values
+        z, n = pairs(self.seed, Stream.TREE, (cell, node, 0), first, count)
+        dtype = self._array_dtype
+        return split(
+            piece, z.astype(dtype, copy=False).reshape(self.shape), n.astype(dtype, copy=False).reshape(self.shape)
+        )
+
+    def _checked_cells(self, first: int, count: int) -> tuple[int, int]:
+        first = whole_number("k", first, self.cells)
+        return first, whole_number("count", count, self.cells - first + 1, start=1)
 
     def _tensor(self, array: FloatArray) -> Tensor:
         return to_tensor(array, self.dtype, self.device)
 
     def _zeros(self) -> Tensor:
         return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+
+
+def _rows_of(piece: Piece, rows: Integers) -> Piece:
+    assert isinstance(piece.length, np.ndarray)
+    return Piece(piece.length[rows], piece.W[rows], piece.H[rows])
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
