@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdeflow.brownian.area import foster_area
@@ -67,6 +69,10 @@ class Driver(ABC):
     @abstractmethod
     def edge(self, k: int) -> float:
         """The time at which cell k begins; ``edge(cells)`` is t1."""
+
+    @abstractmethod
+    def edges(self) -> NDArray[np.float64]:
+        """The edges of all cells, from t0 to t1."""
 
     @abstractmethod
     def cell_increments(self, first: int, count: int) -> Tensor:
@@ -254,6 +260,9 @@ class ReversedPath(Driver):
 
     def edge(self, k: int) -> float:
         return self.t0 + self.t1 - self.path.edge(self.cells - k)
+
+    def edges(self) -> NDArray[np.float64]:
+        return self.t0 + self.t1 - self.path.edges()[::-1]
 
     def cell_increments(self, first: int, count: int) -> Tensor:
         return -self.path.cell_increments(self.cells - first - count, count).flip(0)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdeflow.brownian.area import Piece, combine, split
@@ -129,6 +130,9 @@ class BrownianPath(Driver):
 
     def edge(self, k: int) -> float:
         return self._lattice.edge(whole_number("k", k, self.cells + 1))
+
+    def edges(self) -> NDArray[np.float64]:
+        return self._lattice.edges(np.arange(self.cells + 1))
 
     def cell_increments(self, first: int, count: int) -> Tensor:
         return self._tensor(self._cells(Stream.CELL_W, *self._checked_cells(first, count), 1.0))

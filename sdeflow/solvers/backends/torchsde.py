@@ -15,7 +15,7 @@ References:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,7 @@ from sdeflow.solvers.backends.torchsde_adjoint import adjoint_options, captured,
 from sdeflow.solvers.backends.torchsde_checks import check_jacobian
 from sdeflow.solvers.backends.torchsde_methods import torchsde_methods
 from sdeflow.solvers.grid import Grid
+from sdeflow.solvers.increments import Increments, is_own_grid
 from sdeflow.solvers.job import Counter, Job, Outcome
 
 __all__ = ["run", "torchsde_methods"]
@@ -66,6 +67,7 @@ class _Solver:
         self.calculus = job.method.calculus
         if self.calculus == "any":  # additive noise is the same in both, and the Stratonovich adjoint is the better one
             self.calculus = "stratonovich" if self.process.additive else self.process.calculus
+        self.nodes = [] if job.grid is None else job.grid.nodes.tolist()
         self.counter = Counter()
         self.y0 = job.x0.reshape(len(job.x0), -1)
         check_jacobian(job, self.method, bool(self.options))
@@ -118,7 +120,7 @@ class _Solver:
 def _fixed(solver: _Solver, grid: Grid) -> Outcome:
     """Steps of fixed size, on the clock that counts them: one call of torchsde for each run of equal steps."""
     process, path, x0 = solver.process, solver.path, solver.job.x0
-    own = _is_own_grid(path, grid)
+    own = is_own_grid(path, solver.nodes)
     y, extra, size = solver.y0, None, 0.0
     saved, saves = [y], set(grid.saves)
     jumps = set(grid.at(solver.job.breakpoints))
@@ -132,7 +134,7 @@ def _fixed(solver: _Solver, grid: Grid) -> Outcome:
             _progress(solver.job, clock.nodes),
             clock.h,
             clock.nodes,
-            first if own else None,
+            _steps(solver, clock, first) if own else None,
         )
         marks = [0, *(k - first for k in grid.saves if first < k < last), last - first]
         if extra:  # the drift and diffusion that reversible Heun remembers are in units of the step
@@ -159,12 +161,10 @@ def _runs_of_equal_steps(grid: Grid, jumps: Collection[int]) -> Iterator[tuple[i
             first = k
 
 
-def _is_own_grid(path: Driver, grid: Grid) -> bool:
-    """Whether the steps are the path's own cells, which are its fastest answers."""
-    rounding = 1e-12 * float(grid.nodes[-1] - grid.nodes[0])
-    return path.cells == grid.steps and all(
-        abs(path.edge(k) - t) <= rounding for k, t in enumerate(grid.nodes.tolist())
-    )
+def _steps(solver: _Solver, clock: StepClock, first: int) -> Callable[[int], tuple[Tensor, Tensor | None]]:
+    """The noise of the steps of a run."""
+    draw = Increments(solver.path, solver.nodes, "H" in solver.job.method.needs, clock.h)
+    return lambda k: draw(first + k)
 
 
 def _adaptive(solver: _Solver) -> Outcome:

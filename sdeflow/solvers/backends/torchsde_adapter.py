@@ -13,7 +13,7 @@ have the same size, since the later stages of a step belong to its end, where th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,16 +138,16 @@ class Coefficients:
         return seen[2]
 
     def _drift(self, t: float, y: Tensor) -> Tensor:
-        f = self.process.drift(self.clock(t), y.reshape(self.shape)).reshape(y.shape)
+        f = _shaped(self.process.drift(self.clock(t), _shaped(y, self.shape)), y.shape)
         return f if self.h == 1 else f * self.h
 
     def _diffusion(self, t: float, y: Tensor) -> Tensor:
-        g = self.process.diffusion(self.clock(t), y.reshape(self.shape))
+        g = self.process.diffusion(self.clock(t), _shaped(y, self.shape))
         if self.h != 1:
             g = g * math.sqrt(self.h)
         if self.process.noise == "general":
             return g
-        g = g.expand(self.shape).reshape(y.shape)
+        g = _shaped(g.expand(self.shape), y.shape)
         return g if self.process.noise == "diagonal" else g.unsqueeze(-1)
 
 
@@ -159,7 +159,7 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
         areas: Whether the Lévy area matters, as it does for general noise only; without, it is not computed.
         h: The unit of torchsde's time.
         nodes: The nodes at u = 0, 1, 2, … where u counts steps, or None where torchsde's time is the time itself.
-        cell: The path's own cell that begins at u = 0, where the steps are the path's cells; else None.
+        steps: The noise of each step from u = 0 on, in units of h, where nothing but whole steps is asked for; else None.
         observe: Called with each interval that is asked for, in torchsde's time.
     """
 
@@ -170,14 +170,15 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
         observe: Observer,
         h: float = 1.0,
         nodes: np.ndarray[Any, np.dtype[np.float64]] | None = None,
-        cell: int | None = None,
+        steps: Callable[[int], tuple[Tensor, Tensor | None]] | None = None,
     ) -> None:
-        self.path, self.areas, self.observe, self.h, self.nodes, self._cell = path, areas, observe, h, nodes, cell
+        self.path, self.areas, self.observe, self.h, self.nodes, self._steps = path, areas, observe, h, nodes, steps
+        self._shape = (path.shape[0], math.prod(path.shape[1:]))
 
     def __repr__(self) -> str:
         return f"Noise({self.path!r})"
 
-    shape = property(lambda self: (self.path.shape[0], math.prod(self.path.shape[1:])))
+    shape = property(lambda self: self._shape)
     dtype = property(lambda self: self.path.dtype)
     device = property(lambda self: self.path.device)
     levy_area_approximation = property(lambda self: self.path.levy_area_approximation)
@@ -188,25 +189,29 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
         start, stop = float(ta), float(tb)
         self.observe(start, stop)
         areas = return_A and self.areas
-        parts = self._parts(start, stop, return_U, areas)
-        if self.h != 1:  # W, U and A scale as the powers 1/2, 3/2 and 1 of time
-            powers = (0.5, *(1.5,) * return_U, *(1.0,) * areas)
-            parts = [part * self.h**-power for part, power in zip(parts, powers, strict=True)]
+        parts = self._step(int(start), return_U) if self._steps and not areas else self._query(start, stop, return_U, areas)
         if not areas:
-            parts = [part.reshape(self.shape) for part in parts]
+            parts = [_shaped(part, self._shape) for part in parts]
             if return_A:
                 parts.append(parts[0].new_zeros(()))  # torchsde asks for it and, without general noise, ignores it
         return tuple(parts) if len(parts) > 1 else parts[0]
 
-    def _parts(self, start: float, stop: float, return_U: bool, areas: bool) -> list[Tensor]:
-        """W, and U and A where they are wanted, in the path's own time."""
-        if self._cell is not None and not areas:
-            k = self._cell + int(start)
-            if not return_U:
-                return [self.path.cell(k)]
-            W, H = self.path.cell_levy(k)
-            return [W, (0.5 * W + H) * self.h]
+    def _step(self, k: int, return_U: bool) -> list[Tensor]:
+        """W, and U where it is wanted, of a whole step."""
+        assert self._steps is not None
+        W, H = self._steps(k)
+        return [W, torch.add(H, W, alpha=0.5)] if return_U and H is not None else [W]
+
+    def _query(self, start: float, stop: float, return_U: bool, areas: bool) -> list[Tensor]:
+        """W, and U and A where they are wanted: they scale as the powers 1/2, 3/2 and 1 of time."""
         if self.nodes is not None:
             start, stop = float(self.nodes[int(start)]), float(self.nodes[int(stop)])
         answer = self.path(start, stop, return_U=return_U, return_A=areas)
-        return [answer] if isinstance(answer, Tensor) else list(answer)
+        parts = [answer] if isinstance(answer, Tensor) else list(answer)
+        powers = (0.5, *(1.5,) * return_U, *(1.0,) * areas)
+        return parts if self.h == 1 else [part * self.h**-power for part, power in zip(parts, powers, strict=True)]
+
+
+def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A view of another shape; none is made where it has that already, since each costs as much as a small step."""
+    return x if x.shape == shape else x.reshape(shape)

@@ -1,0 +1,72 @@
+"""The noise of each step of a fixed grid, drawn ahead of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from torch import Tensor
+
+from sdeflow.brownian import Driver
+
+__all__ = ["Increments", "is_own_grid"]
+
+AHEAD = 64  # cells at most, drawn together, ...
+VALUES = 2**17  # ... and not more values than stay in the cache
+
+Drawn = tuple[Tensor, Tensor | None]
+
+
+class Increments:
+    """W, and H where it is wanted, over each step of a grid.
+
+    Where the steps are the path's own cells, they are drawn some at a time, which is what makes noise cheap for small states;
+    otherwise the path is asked. Steps may be asked for in any order, and are fastest in order, forward or back.
+
+    Arguments:
+        path: The path.
+        nodes: The grid, one node more than there are steps.
+        levy: Whether H is wanted.
+        unit: What time is measured in: W and H are divided by its square root.
+    """
+
+    def __init__(self, path: Driver, nodes: Sequence[float], levy: bool, unit: float = 1.0) -> None:
+        self.path, self.nodes, self.levy, self.scale = path, nodes, levy, unit**-0.5
+        self.own = is_own_grid(path, nodes)
+        self.ahead = max(1, min(AHEAD, VALUES // max(1, prod(path.shape)))) if self.own else 1
+        self._first = -1
+        self._ready: list[Drawn] = []
+
+    def __call__(self, step: int) -> Drawn:
+        place = step - self._first
+        if self._first < 0 or not 0 <= place < len(self._ready):
+            self._first = step - step % self.ahead
+            self._ready = self._draw(self._first, min(self.ahead, len(self.nodes) - 1 - self._first))
+            place = step - self._first
+        return self._ready[place]
+
+    def _draw(self, first: int, count: int) -> list[Drawn]:
+        W, H = self._cells(first, count) if self.own else self._query(first)
+        if self.scale != 1:
+            W *= self.scale  # nobody else has seen them
+            if H is not None:
+                H *= self.scale
+        return [(w, None) for w in W.unbind()] if H is None else list(zip(W.unbind(), H.unbind(), strict=True))
+
+    def _cells(self, first: int, count: int) -> Drawn:
+        return self.path.cell_levies(first, count) if self.levy else (self.path.cell_increments(first, count), None)
+
+    def _query(self, step: int) -> Drawn:
+        start, stop = self.nodes[step], self.nodes[step + 1]
+        if not self.levy:
+            return self.path(start, stop)[None], None
+        W, H = self.path.levy(start, stop)
+        return W[None], H[None]
+
+
+def is_own_grid(path: Driver, nodes: Sequence[float]) -> bool:
+    """Whether the steps of a grid are the path's own cells, which are its fastest answers."""
+    if path.cells != len(nodes) - 1:
+        return False
+    return bool(np.abs(path.edges() - nodes).max() <= 1e-12 * (nodes[-1] - nodes[0]))
