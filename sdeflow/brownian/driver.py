@@ -70,9 +70,9 @@ class Driver(ABC):
     def edge(self, k: int) -> float:
         """The time at which cell k begins; ``edge(cells)`` is t1."""
 
-    @abstractmethod
     def edges(self) -> NDArray[np.float64]:
         """The edges of all cells, from t0 to t1."""
+        return np.asarray([self.edge(k) for k in range(self.cells + 1)])
 
     @abstractmethod
     def cell_increments(self, first: int, count: int) -> Tensor:
@@ -152,6 +152,37 @@ class Driver(ABC):
         if (by_row := self._each(s, t)) is not None:
             return self._rows(*by_row)
         return self._increment_and_levy(self._interval(s, t))
+
+    @overload
+    def shorten(self, s: float, t: float) -> float: ...
+
+    @overload
+    def shorten(self, s: Tensor, t: Tensor) -> Tensor: ...
+
+    def shorten(self, s: Time, t: Time) -> Time:
+        """A time in (s, t], at most an eighth of the interval before t, at which the path is had with fewest draws.
+
+        For solvers that choose their steps: a time is found by halving, one draw for each binary digit of its place in the
+        cell, and the last digits of a step that is an estimate anyway are not worth theirs. Times that are next to each
+        other on the finest lattice stay as they are.
+
+        Arguments:
+            s: Where the interval begins, a number; or one for each row, float64 with shape ``(B,)``.
+            t: Where it ends.
+
+        Example:
+            >>> from sdeflow.brownian import BrownianPath
+            >>> BrownianPath((4, 2), 0.0, 1.0, seed=0).shorten(0.0, 0.3)  # 9/32
+            0.28125
+        """
+        if isinstance(t, Tensor):
+            start = torch.as_tensor(s, dtype=torch.float64, device=t.device).expand_as(t)
+            there = self._shorten(start.detach().cpu().numpy(), t.detach().cpu().numpy())
+            return torch.from_numpy(there).to(t.device)
+        return float(self._shorten(np.asarray([s]), np.asarray([t]))[0])
+
+    def _shorten(self, s: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return t
 
     def area(self, s: Time, t: Time) -> Tensor:
         """Foster's approximation of the Lévy area over [s, t], one M × M matrix a row.

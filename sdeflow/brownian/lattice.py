@@ -23,6 +23,7 @@ Integers = NDArray[np.int64]
 __all__ = ["DEPTH", "EqualCells", "GivenCells", "Lattice"]
 
 DEPTH = 32  # halvings of a cell: finer than any step worth taking, at no more than 32 levels a time
+COARSE = 8  # steps of the lattice in an interval that may be shortened to lie on it
 EDGE_ROUNDING = 8  # in units of eps * max(|t0|, |t1|): what k * dt, linspace or adding a few steps loses
 
 
@@ -84,6 +85,18 @@ class Lattice(ABC):
         inside = (k << DEPTH) + np.rint(np.ldexp(before / (right - left), DEPTH)).astype(np.int64)
         nearest = np.where(before <= after, k, k + 1) << DEPTH
         return np.where(np.minimum(before, after) <= self._edge_slack * eps, nearest, inside)
+
+    def times(self, position: Integers) -> Floats:
+        """The times of many positions."""
+        k = np.minimum(position >> DEPTH, self.count - 1)
+        left, right = self.edges(k), self.edges(k + 1)
+        steps = position - (k << DEPTH)
+        return np.where(steps == 1 << DEPTH, right, left + np.ldexp(right - left, -DEPTH) * steps)
+
+    def coarser(self, start: Integers, stop: Integers) -> Integers:
+        """The last position up to ``stop`` on the coarsest lattice with at least 8 steps between the two."""
+        drop = np.maximum(np.frexp((stop - start) / COARSE)[1] - 1, 0)
+        return (stop >> drop) << drop
 
 
 class EqualCells(Lattice):

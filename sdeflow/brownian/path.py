@@ -145,6 +145,12 @@ class BrownianPath(Driver):
             self._tensor(self._cells(Stream.CELL_H, first, count, 1 / 12)),
         )
 
+    def _shorten(self, s: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
+        lattice = self._lattice
+        start, stop = (lattice.positions(v.clip(self.t0, self.t1), DOUBLE_EPS) for v in (s, t))
+        shorter = lattice.coarser(start, stop)
+        return np.where((shorter == stop) | (stop - start < 2), t, lattice.times(shorter))
+
     def reverse(self) -> Driver:
         return ReversedPath(self)
 

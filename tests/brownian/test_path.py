@@ -131,6 +131,21 @@ def test_rows_that_ask_outside_the_path_are_refused():
 
 
 @seeded
+@given(cells=cells, interval=intervals, part=st.sampled_from([1.0, 0.1, 1e-3, 1e-6]))
+def test_a_shortened_interval_takes_few_draws(cells, interval, part):
+    path, (start, stop) = make(cells=cells), interval
+    stop = start + part * (stop - start)
+    shorter = path.shorten(start, stop)
+    assert stop - 0.126 * (stop - start) <= shorter <= stop
+    assert shorter > start or stop == start
+    both = path.shorten(*(torch.tensor([v, T1], dtype=torch.float64) for v in (start, stop)))
+    assert both[0] == shorter
+    first, last = (path._lattice.position(t, 2.0**-52) for t in (start, shorter))
+    if last - first > 8:  # a multiple of a power of two that is a sizeable part of the interval
+        assert (last & -last) >= (last - first) / 32 or last % path_module.WHOLE == 0
+
+
+@seeded
 @given(cells=cells, first=st.integers(0, 5), count=st.integers(1, 6), mirrored=st.booleans())
 def test_cells_drawn_together_are_the_cells(cells, first, count, mirrored):
     path = make(cells=cells).reverse() if mirrored else make(cells=cells)
