@@ -19,7 +19,7 @@ from sdeflow.brownian.driver import DOUBLE_EPS, OUTSIDE, Driver, Interval, Rever
 from sdeflow.brownian.gaussian import Normals, normal_rows, pairs, pairs_at
 from sdeflow.brownian.keyed import NUMPY_DTYPES, WORD, FloatArray, Stream, fresh_seed, to_tensor, whole_number
 from sdeflow.brownian.lattice import DEPTH, EqualCells, GivenCells, Integers, Lattice
-from sdeflow.brownian.rows import descend_rows, join_rows
+from sdeflow.brownian.rows import Memory, descend_rows, join_rows
 from sdeflow.errors import ArgumentError, choose
 
 __all__ = ["BrownianPath"]
@@ -116,6 +116,7 @@ class BrownianPath(Driver):
         self._values = math.prod(self.shape[1:])  # in a row
         self._array_dtype = NUMPY_DTYPES[self.dtype]
         self._recent: dict[Node, tuple[Piece, ...]] = {}
+        self._memory: tuple[int, Memory] | None = None
         self._most_recent = CACHE_BYTES // (4 * self.dtype.itemsize * max(1, math.prod(self.shape)))
 
     def __repr__(self) -> str:
@@ -126,7 +127,7 @@ class BrownianPath(Driver):
         )
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_recent": {}}
+        return {**self.__dict__, "_recent": {}, "_memory": None}
 
     def edge(self, k: int) -> float:
         return self._lattice.edge(whole_number("k", k, self.cells + 1))
@@ -212,13 +213,18 @@ class BrownianPath(Driver):
         self._recent.setdefault((cell, 0), whole)
 
         def draw(rows: Integers, nodes: Integers) -> tuple[Normals, Normals]:
-            first = (self.first_row + some[rows].astype(np.uint64)) * np.uint64(self._values)
+            first = (self.first_row + rows.astype(np.uint64)) * np.uint64(self._values)
             cells = np.full(len(rows), cell, np.uint64)
             return pairs_at(self.seed, Stream.TREE, first, self._values, cells, nodes.astype(np.uint64))
 
+        if self._memory is None or self._memory[0] != cell:
+            self._memory = (cell, Memory(self.shape[0]))
+        recall = self._memory[1]
         piece = whole[0]
         flat = Piece(piece.length, piece.W.reshape(self.shape[0], -1)[some], piece.H.reshape(self.shape[0], -1)[some])
-        return descend_rows(flat, start, stop, draw)
+        return descend_rows(
+            flat, start, stop, lambda kind, level, rows, nodes: recall(draw, kind, level, some[rows], nodes)
+        )
 
     def _positions(self, interval: Interval) -> tuple[int, int]:
         position = self._lattice.position

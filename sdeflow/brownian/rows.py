@@ -17,33 +17,69 @@ from sdeflow.brownian.area import Piece, combine, split
 from sdeflow.brownian.gaussian import FloatArray, Normals
 from sdeflow.brownian.lattice import DEPTH, Integers
 
-__all__ = ["descend_rows", "join_rows"]
+__all__ = ["Memory", "descend_rows", "join_rows"]
 
 Draw = Callable[[Integers, Integers], tuple[Normals, Normals]]
 Rows = NDArray[np.intp]
 
 
-def descend_rows(cell: Piece, start: Integers, stop: Integers, draw: Draw) -> Piece:
+class Memory:
+    """The draws of the last call: the next one begins where it ended, as a rule, and shares most of its nodes.
+
+    Arguments:
+        rows: The number of rows of the whole batch.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.nodes = np.zeros((2, DEPTH, rows), np.int64)  # by start or stop, level and row; no node is 0
+        self.index = np.zeros((2, DEPTH, rows), np.int64)
+        self.z: Normals = np.empty((0, 0), np.float32)
+        self.n: Normals = self.z
+
+    def __call__(self, draw: Draw, kind: Integers, level: Integers, rows: Rows, nodes: Integers) -> tuple[Normals, Normals]:
+        """The pairs (z, n) of some rows and nodes: those drawn last time, and new ones."""
+        index = np.full(len(rows), -1)
+        for known, place in zip(self.nodes, self.index, strict=True):
+            index = np.where(known[level, rows] == nodes, place[level, rows], index)
+        old, new = np.flatnonzero(index >= 0), np.flatnonzero(index < 0)
+        fresh = draw(rows[new], nodes[new])
+        both = []
+        for before, drawn in zip((self.z, self.n), fresh, strict=True):
+            values = np.empty((len(rows), drawn.shape[1]), np.float32)
+            values[new], values[old] = drawn, before[index[old]] if len(old) else drawn[:0]
+            both.append(values)
+        self.z, self.n = both
+        self.nodes[:] = 0
+        self.nodes[kind, level, rows] = nodes
+        self.index[kind, level, rows] = np.arange(len(rows))
+        return self.z, self.n
+
+
+def descend_rows(cell: Piece, start: Integers, stop: Integers, draw: Callable[..., tuple[Normals, Normals]]) -> Piece:
     """The piece of one cell between two of its lattice steps, which differ from row to row.
 
     Arguments:
         cell: The cell's own piece, with W and H of shape ``(n, values)``, one row for each interval.
         start: Where the intervals begin, from 0 to 2^DEPTH.
         stop: Where they end.
-        draw: The pairs (z, n), with shape ``(m, values)``, of some rows and the nodes they halve. Nodes are numbered as in a
-            heap: the cell is 1, the halves of node k are 2k and 2k + 1.
+        draw: The pairs (z, n), with shape ``(m, values)``, given for each whether a start (0) or a stop (1) is inside of it, and
+            its level, row and node. Nodes are numbered as in a heap: the cell is 1, the halves of node k are 2k and 2k + 1.
     """
     plan = [_inside(start, stop, level) for level in range(DEPTH)]
-    rows = np.concatenate([part for by_start, by_stop, _ in plan for part in (by_start, by_stop)])
-    nodes = np.concatenate(
-        [
-            (1 << level) + (where[part] >> (DEPTH - level))
-            for level, (by_start, by_stop, _) in enumerate(plan)
-            for where, part in ((start, by_start), (stop, by_stop))
-        ]
-    )
-    z, n = draw(rows, nodes)
-    z, n = z.astype(cell.W.dtype, copy=False), n.astype(cell.W.dtype, copy=False)
+    parts = [
+        (kind, level, where, part)
+        for level, (by_start, by_stop, _) in enumerate(plan)
+        for kind, where, part in ((0, start, by_start), (1, stop, by_stop))
+        if len(part)
+    ]
+    if parts:
+        z, n = draw(
+            np.repeat([kind for kind, *_ in parts], [len(part) for *_, part in parts]),
+            np.repeat([level for _, level, *_ in parts], [len(part) for *_, part in parts]),
+            np.concatenate([part for *_, part in parts]),
+            np.concatenate([(1 << level) + (where[part] >> (DEPTH - level)) for _, level, where, part in parts]),
+        )
+        z, n = z.astype(cell.W.dtype, copy=False), n.astype(cell.W.dtype, copy=False)
 
     nothing = Piece(np.zeros((len(start), 1)), np.zeros_like(cell.W), np.zeros_like(cell.H))
     whole = ((start == 0) & (stop == 1 << DEPTH))[:, None]
