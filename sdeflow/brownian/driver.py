@@ -41,6 +41,7 @@ class Driver(ABC):
         has_levy: Whether the path was made with ``levy="space-time"``.
         dtype: The dtype of what it returns.
         device: The device of what it returns.
+        resolution: How far apart times are at which it is known, at most.
     """
 
     seed: int
@@ -51,6 +52,7 @@ class Driver(ABC):
     has_levy: bool
     dtype: torch.dtype
     device: torch.device
+    resolution: float = 0.0
 
     # The primitives, on a checked interval; (W, H) and the noise of the Lévy area only where has_levy.
 
@@ -160,7 +162,7 @@ class Driver(ABC):
     def shorten(self, s: Tensor, t: Tensor) -> Tensor: ...
 
     def shorten(self, s: Time, t: Time) -> Time:
-        """A time in (s, t], at most an eighth of the interval before t, at which the path is had with fewest draws.
+        """A time in (s, t], at most a sixteenth of the interval before t, at which the path is had with fewest draws.
 
         For solvers that choose their steps: a time is found by halving, one draw for each binary digit of its place in the
         cell, and the last digits of a step that is an estimate anyway are not worth theirs. Times that are next to each
@@ -172,8 +174,8 @@ class Driver(ABC):
 
         Example:
             >>> from sdeflow.brownian import BrownianPath
-            >>> BrownianPath((4, 2), 0.0, 1.0, seed=0).shorten(0.0, 0.3)  # 9/32
-            0.28125
+            >>> BrownianPath((4, 2), 0.0, 1.0, seed=0).shorten(0.0, 0.3)  # 19/64
+            0.296875
         """
         if isinstance(t, Tensor):
             start = torch.as_tensor(s, dtype=torch.float64, device=t.device).expand_as(t)
@@ -270,7 +272,7 @@ class ReversedPath(Driver):
         self.path = path
         self.seed, self.shape, self.t0, self.t1 = path.seed, path.shape, path.t0, path.t1
         self.cells, self.has_levy = path.cells, path.has_levy
-        self.dtype, self.device = path.dtype, path.device
+        self.dtype, self.device, self.resolution = path.dtype, path.device, path.resolution
 
     def __repr__(self) -> str:
         return f"{self.path!r}.reverse()"

@@ -23,7 +23,7 @@ Integers = NDArray[np.int64]
 __all__ = ["DEPTH", "EqualCells", "GivenCells", "Lattice"]
 
 DEPTH = 32  # halvings of a cell: finer than any step worth taking, at no more than 32 levels a time
-COARSE = 8  # steps of the lattice in an interval that may be shortened to lie on it
+COARSE = 16  # steps of the lattice in an interval that may be shortened to lie on it
 EDGE_ROUNDING = 8  # in units of eps * max(|t0|, |t1|): what k * dt, linspace or adding a few steps loses
 
 
@@ -34,7 +34,12 @@ class Lattice(ABC):
         t0: The left edge of the first cell.
         t1: The right edge of the last cell.
         count: The number of cells.
+
+    Attributes:
+        longest: The length of the longest cell.
     """
+
+    longest: float
 
     def __init__(self, t0: float, t1: float, count: int) -> None:
         self.t0 = t0
@@ -49,6 +54,10 @@ class Lattice(ABC):
     @abstractmethod
     def length(self, k: int) -> float:
         """The length of cell k."""
+
+    def lengths(self, first: int, count: int) -> Floats:
+        """The lengths of consecutive cells."""
+        return np.asarray([self.length(k) for k in range(first, first + count)])
 
     @abstractmethod
     def cell_of(self, t: float) -> int:
@@ -94,7 +103,7 @@ class Lattice(ABC):
         return np.where(steps == 1 << DEPTH, right, left + np.ldexp(right - left, -DEPTH) * steps)
 
     def coarser(self, start: Integers, stop: Integers) -> Integers:
-        """The last position up to ``stop`` on the coarsest lattice with at least 8 steps between the two."""
+        """The last position up to ``stop`` on the coarsest lattice with at least 16 steps between the two."""
         drop = np.maximum(np.frexp((stop - start) / COARSE)[1] - 1, 0)
         return (stop >> drop) << drop
 
@@ -110,13 +119,16 @@ class EqualCells(Lattice):
 
     def __init__(self, t0: float, t1: float, count: int) -> None:
         super().__init__(t0, t1, count)
-        self._length = (t1 - t0) / count
+        self._length = self.longest = (t1 - t0) / count
 
     def edge(self, k: int) -> float:
         return self.t1 if k == self.count else self.t0 + k * self._length
 
     def length(self, k: int) -> float:
         return self._length
+
+    def lengths(self, first: int, count: int) -> Floats:
+        return np.full(count, self._length)
 
     def cell_of(self, t: float) -> int:
         return min(int((t - self.t0) / self._length), self.count - 1)
@@ -140,6 +152,7 @@ class GivenCells(Lattice):
         super().__init__(edges[0], edges[-1], len(edges) - 1)
         self._edges = list(edges)
         self._array = np.asarray(edges)
+        self.longest = float(np.diff(self._array).max())
 
     def edge(self, k: int) -> float:
         return self._edges[k]

@@ -106,6 +106,7 @@ class BrownianPath(Driver):
         self.t0, self.t1 = _checked_ends(t0, t1)
         self._lattice = _lattice(self.t0, self.t1, cells)
         self.cells = self._lattice.count
+        self.resolution = math.ldexp(self._lattice.longest, -DEPTH)
         self.has_levy = choose("levy", levy, ("none", "space-time")) == "space-time"
         self.first_row = whole_number("first_row", first_row, WORD)
         self.dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -249,7 +250,7 @@ class BrownianPath(Driver):
             self.first_row * self._values,
             self.shape[0] * self._values,
         )
-        lengths = np.asarray([self._lattice.length(k) for k in range(first, first + count)])
+        lengths = self._lattice.lengths(first, count)
         scale = np.sqrt(variance * lengths).astype(self._array_dtype)[:, None]
         out = drawn if self._array_dtype is np.float32 else np.empty(drawn.shape)
         scaled: FloatArray = np.multiply(drawn, scale, out=out).reshape(count, *self.shape)

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdeflow.calculus.inference import outside_inference_mode
 from sdeflow.errors import ArgumentError
 
-__all__ = ["diagonal", "divergence", "gradient", "hutchinson", "jacobian", "leaves"]
+__all__ = ["along_itself", "diagonal", "divergence", "elementwise", "gradient", "hutchinson", "jacobian", "leaves"]
 
 CHUNK_ELEMENTS = 2**22  # cotangent entries alive at once: 32 MB in float64
 
@@ -127,6 +127,45 @@ def diagonal(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tens
     parts = [rows[:, :, where].diagonal(dim1=0, dim2=2) for where, rows in _rows(y, x, graph)]
     slope = torch.cat(parts, dim=1).reshape(x.shape)
     return (y, slope) if graph else (y.detach(), slope.detach())
+
+
+@outside_inference_mode
+def elementwise(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A field whose coordinate i depends on x_i only, and its slopes dy_i/dx_i, both with the shape of x.
+
+    Costs one vector–Jacobian product, whatever the size of x. For another field the slopes are the column sums of the Jacobian.
+
+    Example:
+        >>> y, slope = elementwise(lambda x: x**3, torch.tensor([[1.0, 2.0]]))
+        >>> slope
+        tensor([[ 3., 12.]])
+    """
+    x, y, graph = _evaluate(field, x)
+    slope = _pull_back(y, x, torch.ones_like(y)[None], graph)[0]
+    return (y, slope) if graph else (y.detach(), slope.detach())
+
+
+@outside_inference_mode
+def along_itself(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A field with the shape of x, and its derivative (∂y)y along itself.
+
+    A Jacobian times a vector is the derivative, by u, of the product of u with it from the left: two backward passes.
+
+    Example:
+        >>> y, derivative = along_itself(lambda x: 3 * x.flip(1), torch.tensor([[1.0, 2.0]]))
+        >>> derivative
+        tensor([[ 9., 18.]])
+    """
+    x, y, graph = _evaluate(field, x)
+    if not y.requires_grad:
+        return y, torch.zeros_like(x, requires_grad=False)
+    with torch.enable_grad():
+        u = torch.ones_like(y, requires_grad=True)
+        (row,) = torch.autograd.grad(y, x, u, create_graph=True, allow_unused=True)
+        if row is None or not row.requires_grad:
+            return (y if graph else y.detach()), torch.zeros_like(x, requires_grad=False)
+        (derivative,) = torch.autograd.grad(row, u, y if graph else y.detach(), create_graph=graph)
+    return (y, derivative) if graph else (y.detach(), derivative.detach())
 
 
 @outside_inference_mode

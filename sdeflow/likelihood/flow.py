@@ -22,7 +22,7 @@ from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, Divergence, Prob
 from sdeflow.processes.ode import ODE
 from sdeflow.solvers import Solution, solve
 from sdeflow.solvers.grid import as_sequence
-from sdeflow.solvers.noise import check_additive
+from sdeflow.solvers.promises import check_additive
 from sdeflow.solvers.registry import get_method
 from sdeflow.types import Field
 

@@ -26,6 +26,7 @@ class DerivedSDE(SDE, precise_time=True):
         super().__init__(
             noise=original.noise,
             additive=original.additive,
+            commutative=original.commutative,
             calculus=calculus or original.calculus,
             interval=original.interval,
         )

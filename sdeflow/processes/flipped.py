@@ -43,6 +43,7 @@ class FlippedSDE(SDE, precise_time=True):
         super().__init__(
             noise=original.noise,
             additive=original.additive,
+            commutative=original.commutative,
             calculus=original.calculus,
             interval=original.interval,
         )

@@ -64,6 +64,10 @@ class OrnsteinUhlenbeck(SDE, precise_time=True):
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return torch.as_tensor(like(self.sigma, x), dtype=x.dtype, device=x.device)
 
+    def drift_resolvent(self, t: Time, h: float | Tensor, v: Tensor) -> Tensor:
+        """(I − hA)⁻¹ v for the linear drift Ax + b: what an implicit step solves, see ``implicit-euler-maruyama``."""
+        return v / (1 + h * like(self.theta, v))
+
     def marginal(self, x0: Tensor, t: Time, s: Time | None = None) -> Distribution:
         tau = (as_time(t, x0) - as_time(self.interval[0] if s is None else s, x0)).clamp_min(0)
         theta, mean, sigma = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from sdeflow.calculus import outside_inference_mode
@@ -22,20 +24,32 @@ from sdeflow.types import Field, Time
 if TYPE_CHECKING:
     from sdeflow.processes.schedules import Schedule
 
-__all__ = ["Process", "already_guarded"]
+__all__ = ["Process", "already_guarded", "prepared"]
 
 
 def _guarded(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A method (self, t, x) whose time is prepared and whose answer is checked."""
 
-    @outside_inference_mode
+    is_diffusion = name == "diffusion"
+
     @wraps(method)
     def call(self: Process, t: Time, x: Tensor) -> Tensor:
+        if torch.is_inference_mode_enabled():
+            return thawed(self, t, x)
         time = as_time(t, x) if self.precise_time else state_time(t, x, self.interval)
         value = method(self, time, x)
-        return check_diffusion(self.noise, value, x) if name == "diffusion" else check_field(name, value, x)
+        return check_diffusion(self.noise, value, x) if is_diffusion else check_field(name, value, x)
 
+    thawed = outside_inference_mode(call)
+    call.unguarded = method  # type: ignore[attr-defined]
     return already_guarded(call)
+
+
+def prepared(process: Process, name: str) -> Callable[[Tensor, Tensor], Any]:
+    """A coefficient for a caller that prepares times itself, outside inference mode, and checks what comes back."""
+    method = getattr(process, name)
+    bare = getattr(method, "unguarded", None)
+    return method if bare is None else MethodType(bare, process)
 
 
 def already_guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,6 +80,7 @@ class Process(nn.Module):
         direction: +1 where the process runs with t increasing, −1 where it runs with t decreasing (the backward clock).
         noise: ``"none"`` for an ODE, else ``"diagonal"``, ``"scalar"`` or ``"general"``.
         additive: Whether the diffusion is independent of x.
+        commutative: Whether the columns of a general diffusion commute.
         calculus: ``"ito"`` or ``"stratonovich"``.
         schedule: a(t) and s(t) of a Gaussian path, on this process's own clock, or None.
         score: ∇log p_t on this process's own clock where one is known (it makes the process semi-linear), or None.
@@ -75,6 +90,7 @@ class Process(nn.Module):
 
     noise: str = "none"
     additive: bool = True
+    commutative: bool = False
     calculus: str = "ito"
 
     precise_time: ClassVar[bool] = False
@@ -101,6 +117,10 @@ class Process(nn.Module):
         self.direction = 1
         self.schedule: Schedule | None = None
         self.score: Field | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: not the compiled steps, which belong to this object."""
+        return {name: value for name, value in self.__dict__.items() if name != "_fused"}
 
     @property
     def title(self) -> str:

@@ -26,7 +26,9 @@ CALCULI = ("ito", "stratonovich")
 class SDE(Process):
     r"""A stochastic differential equation :math:`dx = f(t, x)\,dt + \sigma(t, x)\,dW`.
 
-    Give the coefficients, or subclass and override :meth:`drift` and :meth:`diffusion`.
+    Give the coefficients, or subclass and override :meth:`drift` and :meth:`diffusion`. A subclass with a linear drift
+    A(t) x + b(t) may also have a method ``drift_resolvent(t, h, v)`` that returns (I − h A(t))⁻¹ v, with the shape of v:
+    implicit methods then take one linear solve a step, and no derivatives.
 
     Arguments:
         drift: f(t, x), with the shape of x.
@@ -34,6 +36,9 @@ class SDE(Process):
         noise: ``"diagonal"`` (one Brownian motion per coordinate), ``"scalar"`` (one per sample) or ``"general"``.
         additive: Whether the diffusion is independent of x. Say so where it holds: methods of higher order follow, and ∇·Σ
             costs nothing. It is a promise, which ``solve`` spot-checks.
+        commutative: Whether the columns of general noise commute, (∂σ_k)σ_l = (∂σ_l)σ_k. Methods of strong order 1 and above
+            need it, since for other noise that takes Lévy areas. It is a promise too. Scalar noise always commutes, and
+            diagonal noise does where coordinate i of the diffusion depends on coordinate i only.
         calculus: ``"ito"`` or ``"stratonovich"``.
         interval: (t0, t1), in the units of t.
 
@@ -54,15 +59,20 @@ class SDE(Process):
         *,
         noise: str = "diagonal",
         additive: bool = False,
+        commutative: bool = False,
         calculus: str = "ito",
         interval: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__(interval)
         self.noise = choose("noise", noise, NOISES)
         self.calculus = choose("calculus", calculus, CALCULI)
-        if not isinstance(additive, bool):
-            raise ArgumentError(f"additive={additive!r} is neither True nor False.")
+        for name, flag in (("additive", additive), ("commutative", commutative)):
+            if not isinstance(flag, bool):
+                raise ArgumentError(f"{name}={flag!r} is neither True nor False.")
+        if commutative and noise != "general":
+            raise ArgumentError(f"commutative=True is for noise='general', and this is noise={noise!r}; drop it.")
         self.additive = additive
+        self.commutative = commutative
         for name, value in (("drift", drift), ("diffusion", diffusion)):
             if value is not None and not callable(value):
                 raise ArgumentError(

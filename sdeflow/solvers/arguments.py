@@ -5,15 +5,30 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdeflow.errors import ArgumentError, SdeflowWarning
+from sdeflow.errors import ArgumentError, MethodError, SdeflowWarning
+from sdeflow.processes.boundary import state_time
 from sdeflow.processes.process import Process
+from sdeflow.solvers.events import Event, as_events
+from sdeflow.solvers.methods import Method
+from sdeflow.types import Field
 
-__all__ = ["adapts", "check_span", "check_state", "inner_breakpoints", "tolerances"]
+__all__ = [
+    "adapts",
+    "check_compile",
+    "check_extras",
+    "check_span",
+    "check_state",
+    "events_on_clock",
+    "field_on_clock",
+    "inner_breakpoints",
+    "tolerances",
+]
 
 TOLERANCE = 1e-5
 
@@ -36,6 +51,23 @@ def check_state(x0: Any) -> None:
     if not bool(x0.isfinite().all()):
         raise ArgumentError(
             f"x0 is not finite in {int((~x0.isfinite().flatten(1).all(1)).sum())} of {len(x0)} samples."
+        )
+
+
+def check_compile(compile: Any, method: Method, gradient: str) -> None:
+    """Whether steps can be compiled: those of fixed size of our own, unless how many evaluations they take depends on the state."""
+    if not isinstance(compile, bool):
+        raise ArgumentError(f"compile={compile!r} is neither True nor False.")
+    if not compile:
+        return
+    if method.engine != "native" or method.drift_evaluations is None:
+        raise MethodError(
+            f"compile=True fuses native steps of fixed size, and method={method.name!r} has none that are alike; choose another "
+            f"method, or compile the drift and diffusion themselves with torch.compile."
+        )
+    if gradient == "checkpoint":
+        raise ArgumentError(
+            "compile=True and gradient='checkpoint' are given together; checkpointing takes steps again one by one. Give one."
         )
 
 
@@ -113,3 +145,34 @@ def inner_breakpoints(
     if times[-1] < times[0]:
         values = [process.interval[0] + process.interval[1] - value for value in values]
     return tuple(sorted(value for value in set(values) if forward[0] < value < forward[-1]))
+
+
+def field_on_clock(name: str, field: Any, process: Process, runner: Process, sign: int = 1) -> Field | None:
+    """A user's function of (t, x) on the clock of the solve, with the time that users are promised."""
+    if field is None:
+        return None
+    if not callable(field):
+        raise ArgumentError(f"{name}={field!r} is no function; give one of (t, x).")
+    if runner is process:
+        return lambda t, x: field(state_time(t, x, process.interval), x)
+    return lambda t, x: sign * field(state_time(process.reflect(t), x, process.interval), x)
+
+
+def events_on_clock(event: Any, process: Process, runner: Process) -> tuple[Event, ...]:
+    """The events, their functions on the clock of the solve."""
+    moved = ((one, field_on_clock("event", one.function, process, runner)) for one in as_events(event))
+    return tuple(replace(one, function=function) for one, function in moved if function is not None)
+
+
+def check_extras(method: Method, *, event: bool, dense: bool, jacobian: bool) -> None:
+    """Whether the method has what is asked for besides the solution."""
+    if not isinstance(dense, bool):
+        raise ArgumentError(f"dense={dense!r} is neither True nor False.")
+    for name, wanted in (("event=", event), ("dense=True", dense)):
+        if wanted and method.engine != "adaptive":
+            raise MethodError(
+                f"{name} needs the polynomial through each step, and method={method.name!r} has none. Take an ODE with "
+                f"adaptive steps (rtol=) and a native method: tsit5, dopri5, dopri8, bosh3, rodas5p."
+            )
+    if jacobian and method.name != "rodas5p":
+        raise MethodError(f"jacobian= is for stiff methods (rodas5p), and method={method.name!r} makes no use of it.")

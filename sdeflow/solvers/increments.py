@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sdeflow.brownian import Driver
@@ -35,34 +37,46 @@ class Increments:
         self.path, self.nodes, self.levy, self.scale = path, nodes, levy, unit**-0.5
         self.own = is_own_grid(path, nodes)
         self.ahead = max(1, min(AHEAD, VALUES // max(1, prod(path.shape)))) if self.own else 1
-        self._first = -1
-        self._ready: list[Drawn] = []
+        self._first, self._count = 0, 0  # the steps that are ready
+        self._drawn: Drawn = (torch.empty(0), None)
+        self._each: list[Drawn] = []
 
     def __call__(self, step: int) -> Drawn:
-        place = step - self._first
-        if self._first < 0 or not 0 <= place < len(self._ready):
-            self._first = step - step % self.ahead
-            self._ready = self._draw(self._first, min(self.ahead, len(self.nodes) - 1 - self._first))
-            place = step - self._first
-        return self._ready[place]
+        if not self._first <= step < self._first + len(self._each):
+            first = step - step % self.ahead
+            W, H = self._draw(first, min(self.ahead, len(self.nodes) - 1 - first))
+            parts = [None] * len(W) if H is None else H.unbind()
+            self._each = list(zip(W.unbind(), parts, strict=True))
+        return self._each[step - self._first]
 
-    def _draw(self, first: int, count: int) -> list[Drawn]:
-        W, H = self._cells(first, count) if self.own else self._query(first)
+    def block(self, first: int, count: int) -> Drawn:
+        """The same of some consecutive steps, ``(count, B, *event)``."""
+        if not self._first <= first <= first + count <= self._first + self._count:
+            some = min(max(self.ahead // count, 1) * count, len(self.nodes) - 1 - first)
+            self._draw(first, max(some, count))
+            self._each = []
+        start = first - self._first
+        W, H = self._drawn
+        return W[start : start + count], None if H is None else H[start : start + count]
+
+    def _draw(self, first: int, count: int) -> Drawn:
+        W, H = self._cells(first, count) if self.own else self._query(first, count)
         if self.scale != 1:
             W *= self.scale  # nobody else has seen them
             if H is not None:
                 H *= self.scale
-        return [(w, None) for w in W.unbind()] if H is None else list(zip(W.unbind(), H.unbind(), strict=True))
+        self._first, self._count, self._drawn = first, count, (W, H)
+        return W, H
 
     def _cells(self, first: int, count: int) -> Drawn:
         return self.path.cell_levies(first, count) if self.levy else (self.path.cell_increments(first, count), None)
 
-    def _query(self, step: int) -> Drawn:
-        start, stop = self.nodes[step], self.nodes[step + 1]
+    def _query(self, first: int, count: int) -> Drawn:
+        intervals = list(pairwise(self.nodes[first : first + count + 1]))
         if not self.levy:
-            return self.path(start, stop)[None], None
-        W, H = self.path.levy(start, stop)
-        return W[None], H[None]
+            return torch.stack([self.path(s, t) for s, t in intervals]), None
+        W, H = zip(*(self.path.levy(s, t) for s, t in intervals), strict=True)
+        return torch.stack(W), torch.stack(H)
 
 
 def is_own_grid(path: Driver, nodes: Sequence[float]) -> bool:

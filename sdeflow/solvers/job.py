@@ -10,9 +10,12 @@ from torch import Tensor
 
 from sdeflow.brownian import Driver
 from sdeflow.processes.process import Process
+from sdeflow.solvers.dense import Dense
+from sdeflow.solvers.events import Event, Occurrences
 from sdeflow.solvers.grid import Grid
 from sdeflow.solvers.methods import Method
 from sdeflow.solvers.status import Status
+from sdeflow.types import Field
 
 __all__ = ["Counter", "Job", "Outcome"]
 
@@ -42,8 +45,13 @@ class Job:
         breakpoints: Times at which a coefficient jumps, increasing, inside the span.
         max_steps: The greatest number of attempted steps.
         stepping: ``"shared"`` or ``"per-sample"``.
-        gradient: ``"backprop"`` or ``"adjoint"``.
+        gradient: ``"backprop"``, ``"checkpoint"`` or ``"adjoint"``.
         progress: To be called with the time reached, as often as one likes; it throttles itself.
+        owner: The process that the caller gave, on whichever clock; compiled steps are kept with it.
+        compile: Whether steps are to be compiled.
+        jacobian: ∂f/∂x of a velocity on this clock, a function of (t, x), where the user has given one.
+        events: What to look out for, on this clock.
+        dense: Whether the solution between the save times is to be kept.
         caller_time: A time of this clock on the caller's, for messages.
     """
 
@@ -61,6 +69,11 @@ class Job:
     stepping: str
     gradient: str
     progress: Callable[[float], None]
+    owner: Process
+    compile: bool = False
+    jacobian: Field | None = None
+    events: tuple[Event, ...] = ()
+    dense: bool = False
     caller_time: Callable[[float], float] = float
 
 
@@ -76,6 +89,8 @@ class Outcome:
         status: Why it ended before the last save time, if it did: of the batch, or of each sample, ``(B,)``.
         message: What happened, in a sentence, if it did not succeed.
         extra: What else is worth reporting in ``sol.stats``.
+        events: What has happened, for each event.
+        dense: The solution between the save times, if it was kept.
     """
 
     x: Tensor
@@ -85,3 +100,5 @@ class Outcome:
     status: Status | Tensor = Status.SUCCESS
     message: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    events: tuple[Occurrences, ...] = ()
+    dense: Dense | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from sdeflow.errors import MethodError
 from sdeflow.processes.process import Process
 
-__all__ = ["Limit", "Method", "Methods", "noise_class"]
+__all__ = ["Limit", "Method", "Methods", "noise_class", "noise_classes"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Limit:
 
     def applies(self, process: Process, adaptive: bool | None, gradient: str | None) -> bool:
         return (
-            (not self.noise or noise_class(process) in self.noise)
+            (not self.noise or bool(set(noise_classes(process)) & set(self.noise)))
             and self.calculus in (None, process.calculus)
             and self.adaptive in (None, adaptive)
             and self.gradient in (None, gradient)
@@ -49,7 +49,7 @@ class Method:
         engine: What steps it: ``"native"``, ``"adaptive"``, ``"torchsde"`` or ``"torchdiffeq"``.
         ode_order: The order on ODEs, or None where it is not for ODEs, or where no claim is made (it is for nothing else then).
         strong_order: The mean-square order for each class of noise that it solves: ``"additive"``, ``"diagonal"``,
-            ``"scalar"``, ``"general"``.
+            ``"scalar"``, ``"commutative"`` (general, with columns that commute), ``"general"``.
         weak_order: Likewise, for expectations; None where no claim is made.
         calculus: ``"ito"``, ``"stratonovich"`` or ``"any"``. Additive noise is the same in both, and goes with either.
         drift_evaluations: Evaluations of the drift per step; None where it is adaptive or varies.
@@ -118,8 +118,13 @@ class Method:
             return "it needs noise, and this is an ODE" if self.strong_order and self.ode_order is None else ""
         if not self.strong_order:
             return "it is for ODEs, and this process has noise"
-        if kind not in self.strong_order:
+        if not set(noise_classes(process)) & set(self.strong_order):
             can = ", ".join(self.strong_order)
+            if kind == "general" and "commutative" in self.strong_order:
+                return (
+                    "for general noise whose columns do not commute its order takes Lévy areas "
+                    "(if they do commute, say so: commutative=True)"
+                )
             return f"it is for {can} noise, and this process has {kind} noise"
         if self.calculus not in ("any", process.calculus) and not process.additive:
             other = "to_ito()" if self.calculus == "ito" else "to_stratonovich()"
@@ -130,10 +135,18 @@ class Method:
 
 
 def noise_class(process: Process) -> str:
-    """``"none"``, ``"additive"``, or the shape of a noise that depends on the state."""
+    """``"none"``, ``"additive"``, ``"commutative"``, or else the shape of a noise that depends on the state."""
     if process.noise == "none":
         return "none"
-    return "additive" if process.additive else process.noise
+    if process.additive:
+        return "additive"
+    return "commutative" if process.noise == "general" and process.commutative else process.noise
+
+
+def noise_classes(process: Process) -> tuple[str, ...]:
+    """The classes that the noise of a process belongs to, the narrowest first."""
+    kind = noise_class(process)
+    return (kind, "general") if kind == "commutative" else (kind,)
 
 
 class Methods:

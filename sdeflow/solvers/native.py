@@ -1,201 +1,218 @@
-r"""Native methods: a step is one function, the loop exists once, and an ODE is an SDE without noise.
-
-With the increment k(t, x) = f(t, x) h + σ(t, x) ΔW, every method here is written as its paper writes it.
-"""
+"""Fixed steps: the one loop, for every native method, with noise or without."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from sdeflow.brownian import Driver
-from sdeflow.calculus import apply_diffusion
 from sdeflow.processes.boundary import rounding_unit, state_time
 from sdeflow.processes.process import Process
-from sdeflow.processes.sde import SDE
+from sdeflow.solvers.fused import fused
+from sdeflow.solvers.increments import Increments
 from sdeflow.solvers.job import Counter, Job, Outcome
-from sdeflow.solvers.methods import Method
+from sdeflow.solvers.native_methods import STEPPERS
+from sdeflow.solvers.status import Status
+from sdeflow.solvers.terms import Terms
 
-__all__ = ["NATIVE_METHODS", "run"]
-
-
-class Terms:
-    """The coefficients of a process over one step, counted."""
-
-    def __init__(self, process: Process, counter: Counter) -> None:
-        self.process = process
-        self.counter = counter
-        self.h = 0.0
-        self.dW: Tensor | None = None
-
-    def drift(self, t: Tensor, x: Tensor) -> Tensor:
-        """f h."""
-        self.counter.drift += 1
-        return self.process.drift(t, x) * self.h
-
-    def noise(self, t: Tensor, x: Tensor) -> Tensor:
-        """σ ΔW."""
-        assert isinstance(self.process, SDE) and self.dW is not None
-        self.counter.diffusion += 1
-        return apply_diffusion(self.process.noise, self.process.diffusion(t, x), self.dW)
-
-    def increment(self, t: Tensor, x: Tensor) -> Tensor:
-        """f h + σ ΔW."""
-        change = self.drift(t, x)
-        return change if self.dW is None else change + self.noise(t, x)
-
-
-Step = Callable[[Terms, tuple[Tensor, ...], Tensor], Tensor]
-
-
-def _euler(terms: Terms, t: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    return x + terms.increment(t[0], x)
-
-
-def _euler_heun(terms: Terms, t: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    noise = terms.noise(t[0], x)
-    return x + terms.drift(t[0], x) + 0.5 * (noise + terms.noise(t[1], x + noise))
-
-
-def _heun(terms: Terms, t: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    k1 = terms.increment(t[0], x)
-    return x + 0.5 * (k1 + terms.increment(t[1], x + k1))
-
-
-def _rk4(terms: Terms, t: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    k1 = terms.increment(t[0], x)
-    k2 = terms.increment(t[1], x + 0.5 * k1)
-    k3 = terms.increment(t[1], x + 0.5 * k2)
-    k4 = terms.increment(t[2], x + k3)
-    return x + (k1 + 2 * (k2 + k3) + k4) / 6
-
-
-STEPS: dict[str, tuple[Step, tuple[float, ...]]] = {  # the step, and the places in [0, 1] at which it wants the time
-    "euler": (_euler, (0.0,)),
-    "euler-maruyama": (_euler, (0.0,)),
-    "euler-heun": (_euler_heun, (0.0, 1.0)),
-    "heun": (_heun, (0.0, 1.0)),
-    "rk4": (_rk4, (0.0, 0.5, 1.0)),
-}
-
-_HALF = {"diagonal": 0.5, "scalar": 0.5, "general": 0.5}
-_ONE = {"additive": 1.0, "diagonal": 1.0, "scalar": 1.0}
-_KLOEDEN = "Numerical Solution of Stochastic Differential Equations (Kloeden & Platen, 1992), https://doi.org/10.1007/978-3-662-12616-5"
-
-NATIVE_METHODS = (
-    Method(
-        "euler-maruyama",
-        "native",
-        strong_order={"additive": 1.0, **_HALF},
-        weak_order={"additive": 1.0, "diagonal": 1.0, "scalar": 1.0, "general": 1.0},
-        calculus="ito",
-        drift_evaluations=1,
-        diffusion_evaluations=1,
-        needs=("W",),
-        paper="Continuous Markov processes and stochastic equations (Maruyama, 1955), https://doi.org/10.1007/BF02846028",
-    ),
-    Method(
-        "euler-heun",
-        "native",
-        strong_order={**_ONE, "general": 0.5},
-        weak_order={"additive": 1.0, "diagonal": 1.0, "scalar": 1.0, "general": 1.0},
-        calculus="stratonovich",
-        drift_evaluations=1,
-        diffusion_evaluations=2,
-        needs=("W",),
-        paper=_KLOEDEN,
-    ),
-    Method(
-        "heun",
-        "native",
-        ode_order=2,
-        strong_order={**_ONE, "general": 0.5},
-        weak_order={"additive": 1.0, "diagonal": 1.0, "scalar": 1.0, "general": 1.0},
-        calculus="stratonovich",
-        drift_evaluations=2,
-        diffusion_evaluations=2,
-        needs=("W",),
-        paper=_KLOEDEN,
-    ),
-    Method(
-        "euler",
-        "native",
-        ode_order=1,
-        drift_evaluations=1,
-        paper="Institutionum calculi integralis, vol. 1 (Euler, 1768)",
-    ),
-    Method(
-        "rk4",
-        "native",
-        ode_order=4,
-        drift_evaluations=4,
-        paper="Beitrag zur näherungsweisen Integration totaler Differentialgleichungen (Kutta, 1901)",
-    ),
-)
+__all__ = ["run"]
 
 CHUNK = 1024  # steps whose times are prepared together
 
+Saved = list[Tensor]
+
 
 def run(job: Job) -> Outcome:
-    """Step through the grid: the one loop."""
-    assert job.grid is not None
-    step, places = STEPS[job.method.name]
-    nodes, saves = job.grid.nodes.tolist(), set(job.grid.saves)
-    counter = Counter()
-    terms = Terms(job.process, counter)
-    draw = None if job.brownian is None else _draws(job.brownian, nodes)
-    x, saved = job.x0, [job.x0]
-    for first in range(0, job.grid.steps, CHUNK):
-        left = torch.tensor(nodes[first : first + CHUNK + 1], dtype=torch.float64, device=x.device)
-        left, width = left[:-1], left.diff()
-        # A place at 1 is the next node itself, so that no time is rounded past the end.
-        stage_times = [left + c * width if c < 1 else left + width for c in places]
-        ready = [_prepare(job.process, t, x) for t in stage_times]
-        if job.breakpoints:
-            ready = _between(job, left, width, ready)
-        prepared = zip(*(t.unbind() for t in ready), strict=True)
-        for k, times in enumerate(prepared, start=first):
-            terms.h = nodes[k + 1] - nodes[k]
-            terms.dW = None if draw is None else draw(k)
-            x = step(terms, times, x)
-            if k + 1 in saves:
-                saved.append(x)
-                job.progress(nodes[k + 1])
-            elif k % 16 == 0:
-                job.progress(nodes[k + 1])
-    return Outcome(torch.stack(saved), counter, accepted=job.grid.steps)
+    """Step through the grid: plainly, in spans that the backward pass takes again, or in compiled blocks."""
+    steps = FixedSteps(job)
+    extra: dict[str, Any] = {}
+    if job.compile:
+        saved = _compiled(job, steps, extra)
+    elif job.gradient == "checkpoint" and torch.is_grad_enabled():
+        saved = _checkpointed(steps)
+    else:
+        _, _, saved = steps.span(0, steps.count, job.x0, None)
+    failures = steps.failures
+    return Outcome(
+        torch.stack([job.x0, *saved]),
+        steps.counter,
+        accepted=steps.count,
+        status=failures.status,
+        message=failures.message(job),
+        extra=extra,
+    )
 
 
-def _prepare(process: Process, t: Tensor, x: Tensor) -> Tensor:
-    """Times ``(N,)`` as the process wants them, so that none is converted inside the loop."""
-    if process.precise_time:
-        return t
-    like = x.new_empty(len(t), 1)
-    return state_time(t, like, process.interval).reshape(-1)
+class FixedSteps:
+    """The steps of a grid, any of which can be taken, and taken again.
 
-
-def _between(job: Job, left: Tensor, width: Tensor, stages: list[Tensor]) -> list[Tensor]:
-    """Stage times, moved by a rounding unit into their own step where it begins or ends at a time of a jump.
-
-    The stage at the end of a step would otherwise see the coefficient after the jump, which costs every order but one.
+    Attributes:
+        count: How many there are.
+        stops: The nodes at which a block of steps has to end: save times, and times of jumps.
+        counter: Evaluations.
+        failures: The samples that could not go on.
     """
-    at = torch.tensor(job.breakpoints, dtype=torch.float64, device=left.device)
-    unit = rounding_unit(job.x0, *job.process.interval, *job.times)
 
-    def jumping(t: Tensor) -> Tensor:
-        return ((t[:, None] - at).abs() <= 1e-9 * width[:, None]).any(1)
+    def __init__(self, job: Job) -> None:
+        assert job.grid is not None
+        self.job = job
+        self.stepper = STEPPERS[job.method.name]
+        self.nodes = job.grid.nodes.tolist()
+        self.count = job.grid.steps
+        self.saves = set(job.grid.saves)
+        self.jumps = set(job.grid.at(job.breakpoints))
+        self.stops = sorted({*self.saves, *self.jumps, self.count})
+        self.counter = Counter()
+        self.failures = Failures()
+        levy = "H" in job.method.needs
+        self.noise = None if job.brownian is None else Increments(job.brownian, self.nodes, levy)
+        self._chunk = -1
+        self._times: list[Tensor] = []
+        self._ready: list[tuple[Tensor, ...]] = []
 
-    low = left + unit * jumping(left)
-    high = left + width - unit * jumping(left + width)
-    moved = [torch.minimum(torch.maximum(t, low.to(t.dtype)), high.to(t.dtype)) for t in stages]
-    return moved
+    def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
+        """Steps ``first, …, stop − 1``: the loop. The state, what the last step hands to the next, and what is to be saved."""
+        terms, saved = Terms(self.job.process, self.counter), []
+        step, nodes, progress = self.stepper.step, self.nodes, self.job.progress
+        for k in range(first, stop):
+            terms.h = nodes[k + 1] - nodes[k]
+            if self.noise is not None:
+                terms.W, terms.H = self.noise(k)
+            if k in self.jumps:
+                carried = None
+            x, _, carried, failed = step(terms, self.times(k), x, carried)
+            if failed is not None:
+                x = self.failures.note(x, failed, nodes[k])
+            if k + 1 in self.saves:
+                saved.append(x)
+                progress(nodes[k + 1])
+            elif k % 16 == 0:
+                progress(nodes[k + 1])
+        return x, carried, saved
+
+    def times(self, k: int) -> tuple[Tensor, ...]:
+        """The times of a step's places, as the process wants them."""
+        if k // CHUNK != self._chunk:
+            self._prepare(k)
+        return self._ready[k % CHUNK]
+
+    def times_of_block(self, first: int, count: int) -> list[Tensor]:
+        """The same of some consecutive steps, ``(count,)`` for each place."""
+        chunk, start = divmod(first, CHUNK)
+        if start + count > CHUNK:
+            return _stage_times(self.job, self.nodes[first : first + count + 1], self.stepper.places)
+        if chunk != self._chunk:
+            self._prepare(first)
+        return [t[start : start + count] for t in self._times]
+
+    def _prepare(self, k: int) -> None:
+        self._chunk = k // CHUNK
+        first = self._chunk * CHUNK
+        self._times = _stage_times(self.job, self.nodes[first : first + CHUNK + 1], self.stepper.places)
+        self._ready = list(zip(*(t.unbind() for t in self._times), strict=True))
 
 
-def _draws(brownian: Driver, nodes: Sequence[float]) -> Callable[[int], Tensor]:
-    """The increment of step k: the path's own cell where the grid is the path's, else a query."""
-    rounding = 1e-12 * (nodes[-1] - nodes[0])
-    if brownian.cells == len(nodes) - 1 and all(abs(brownian.edge(k) - t) <= rounding for k, t in enumerate(nodes)):
-        return brownian.cell
-    return lambda k: brownian(nodes[k], nodes[k + 1])
+def _checkpointed(steps: FixedSteps) -> Saved:
+    """Spans of √n steps: only their first states are kept, and the backward pass takes the steps of one span at a time again.
+
+    The noise is a function of the step, so it is drawn again and not kept.
+    """
+    x, carried, saved = steps.job.x0, None, []
+    length = math.isqrt(steps.count - 1) + 1
+    for first in range(0, steps.count, length):
+        stop = min(first + length, steps.count)
+        x, carried, some = checkpoint(steps.span, first, stop, x, carried, use_reentrant=False)
+        saved += some
+    return saved
+
+
+def _compiled(job: Job, steps: FixedSteps, extra: dict[str, Any]) -> Saved:
+    """Blocks of steps in one graph each; the steps that no block fits between two stops are taken one by one."""
+    stops, method = steps.stops, job.method
+    block = fused(job, steps.stepper, max(b - a for a, b in pairwise([0, *stops])))
+    count, seconds, blocks = block.together, 0.0, 0
+    widths = torch.tensor(steps.nodes, dtype=torch.float64).diff().to(job.x0)
+    x, carried, saved, k, possible = job.x0, None, list[Tensor](), 0, True
+    while k < steps.count:
+        stop = stops[bisect_right(stops, k)]
+        # The first step, and one after a jump, has nothing handed to it and is another graph.
+        if possible and 0 < k <= stop - count and k not in steps.jumps:
+            W, H = (None, None) if steps.noise is None else steps.noise.block(k, count)
+            answer = block(x, carried, widths[k : k + count], steps.times_of_block(k, count), W, H)
+            if answer is not None:
+                x, carried = answer
+                k, blocks, seconds = k + count, blocks + 1, seconds + block.seconds
+                steps.counter.drift += count * (method.drift_evaluations or 0)
+                steps.counter.diffusion += count * (method.diffusion_evaluations or 0)
+                if k in steps.saves:
+                    saved.append(x)
+                job.progress(steps.nodes[k])
+                continue
+            possible = False
+        x, carried, some = steps.span(k, k + 1, x, carried)
+        saved += some
+        k += 1
+    extra |= {"compiled_steps": blocks * count, "compile_seconds": seconds}
+    return saved
+
+
+class Failures:
+    """The samples for which an implicit step had no solution: they are NaN from then on, and the others go on."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+        self.since = 0.0
+
+    def note(self, x: Tensor, failed: Tensor, t: float) -> Tensor:
+        if self.rows is None:
+            if not bool(failed.any()):
+                return x
+            self.since, self.rows = t, torch.zeros_like(failed)
+        self.rows = self.rows | failed
+        return x.masked_fill(failed.reshape(-1, *[1] * (x.ndim - 1)), float("nan"))
+
+    @property
+    def status(self) -> Status | Tensor:
+        if self.rows is None:
+            return Status.SUCCESS
+        return torch.where(self.rows, int(Status.NOT_CONVERGED), int(Status.SUCCESS))
+
+    def message(self, job: Job) -> str:
+        if self.rows is None:
+            return ""
+        return (
+            f"method={job.method.name!r} found no solution of its equation for the next state, at first from "
+            f"t = {job.caller_time(self.since):g}, for {int(self.rows.sum())} of {len(self.rows)} samples. "
+            f"Take smaller steps; far from a solution, or where the drift is not smooth, Newton's method may fail."
+        )
+
+
+def _stage_times(job: Job, nodes: Sequence[float], places: Sequence[float]) -> list[Tensor]:
+    """The times of each place in all of some steps, as the process wants them, so that none is converted in the loop.
+
+    No stage looks beyond the process's interval or a time of a jump, even where a method has places outside its step (that costs
+    a few steps some of their order, and the solve none of its own). At a jump they stay a rounding unit away from it: the stage at the
+    end of a step would otherwise see the coefficient after the jump, which costs every order but one.
+    """
+    x, process = job.x0, job.process
+    edges = torch.tensor(nodes, dtype=torch.float64, device=x.device)
+    left, width = edges[:-1], edges.diff()
+    # A place at 1 is the next node itself, so that no time is rounded past the end.
+    times = [edges[1:] if c == 1 else left + c * width for c in places]
+    if job.breakpoints or min(places) < 0 or max(places) > 1:
+        unit = rounding_unit(x, *process.interval, *job.times)
+        first, last = min(process.interval[0], job.times[0]), max(process.interval[1], job.times[-1])
+        low = edges.new_tensor([first, *(t + unit for t in job.breakpoints)])
+        high = edges.new_tensor([*(t - unit for t in job.breakpoints), last])
+        segment = torch.bucketize(left + 0.5 * width, low) - 1
+        times = [torch.minimum(torch.maximum(t, low[segment]), high[segment]) for t in times]
+    if process.precise_time:
+        return times
+    like = x.new_empty(len(left), 1)
+    return [state_time(t, like, process.interval).reshape(-1) for t in times]

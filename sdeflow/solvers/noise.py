@@ -13,8 +13,9 @@ from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.grid import Grid
 from sdeflow.solvers.methods import Method
+from sdeflow.solvers.promises import check_additive, check_commuting
 
-__all__ = ["check_additive", "driver_for", "noise_shape"]
+__all__ = ["driver_for", "noise_shape"]
 
 
 def driver_for(
@@ -28,6 +29,7 @@ def driver_for(
 ) -> Driver | None:
     """What drives an SDE on the forward clock: the caller's path if it fits, else one whose cells are the solve's steps."""
     check_additive(process, times[0], x0)
+    check_commuting(process, method, times[0], x0)
     if not isinstance(process, SDE):
         if brownian is not None:
             raise ArgumentError("brownian= is given, but an ODE has no noise.")
@@ -75,24 +77,3 @@ def noise_shape(process: SDE, t: float, x0: Tensor) -> tuple[int, ...]:
         return (len(x0), *[1] * (x0.ndim - 1))
     with torch.no_grad():  # the number of columns is only known from the diffusion itself
         return (len(x0), process.diffusion(t, x0).shape[2])
-
-
-def check_additive(process: Process, t: float, x: Tensor) -> None:
-    """A diffusion that was declared additive and depends on x would silently lose its correction terms.
-
-    The promise is that of the SDE which the process was made from, by reversal, as its probability flow, and so on.
-    """
-    root = process
-    while parent := _made_from(root):
-        root = parent
-    if not isinstance(root, SDE) or not root.additive or type(root).precise_time:  # the library's own are what they say
-        return
-    with torch.no_grad():
-        here, there = root.diffusion(t, x), root.diffusion(t, x + 1)
-    if not torch.equal(here, there):
-        raise ArgumentError("the process says additive=True, but its diffusion changes with x; drop additive=True.")
-
-
-def _made_from(process: Process) -> Process | None:
-    parents = (getattr(process, name, None) for name in ("original", "sde", "flow"))
-    return next((parent for parent in parents if isinstance(parent, Process)), None)

@@ -9,8 +9,8 @@ from sdeflow.errors import MethodError
 from sdeflow.processes.process import Process
 from sdeflow.solvers.adaptive import RUNGE_KUTTA_METHODS
 from sdeflow.solvers.backends import torchdiffeq_methods, torchsde_methods
-from sdeflow.solvers.methods import Method, Methods
-from sdeflow.solvers.native import NATIVE_METHODS
+from sdeflow.solvers.methods import Method, Methods, noise_class
+from sdeflow.solvers.native_methods import NATIVE_METHODS
 
 __all__ = ["choose_method", "get_method", "methods"]
 
@@ -49,12 +49,30 @@ def choose_method(name: str | None, process: Process, adaptive: bool, stepping: 
 
 
 def _default(process: Process, adaptive: bool, gradient: str) -> str:
+    """The method for a process when none is named.
+
+    With fixed steps of an SDE, by strong error against evaluations of drift and diffusion, measured on noise of each class that
+    depends on time and, but for additive noise, not linearly on the state:
+
+    - additive: ``shark``. Its error is the smallest at every cost from 12 evaluations for a unit of time on (4 steps: .048, for
+      Euler–Maruyama's .20; at 96 evaluations .0017 and .024), and it never asks for the drift at the end of a step.
+    - Stratonovich, scalar or commutative: ``slowrk``, .019 for Heun's .045 at 56 evaluations, .0007 for .007 at 448.
+    - Stratonovich, diagonal or general: ``heun``, which is right for both and has order 1 wherever the noise commutes.
+    - Itô otherwise: ``euler-maruyama``. ``sriw1`` is far better at small errors (.01 for about 260 evaluations against more
+      than 5,000) and not at large ones (.12 and .15 at 48), but it is for elementwise noise only, and asks for the diffusion at
+      x − 5√h g, which a square root in it may not survive. A default does not fail where a plain method would not.
+    """
     if process.noise == "none":
         native, wrapped = ("tsit5", "torchdiffeq:dopri5") if adaptive else ("rk4", "torchdiffeq:rk4")
-        return native if gradient == "backprop" else wrapped
+        return wrapped if gradient == "adjoint" else native
     ito = process.calculus == "ito"
     if adaptive:
         return "torchsde:srk" if ito and (process.additive or process.noise != "general") else "torchsde:midpoint"
     if gradient == "adjoint":
         return "torchsde:euler" if ito else "torchsde:reversible_heun"
-    return "euler-maruyama" if ito else "heun"
+    kind = noise_class(process)
+    if kind == "additive":
+        return "shark"
+    if ito:
+        return "euler-maruyama"
+    return "slowrk" if kind in ("scalar", "commutative") else "heun"

@@ -16,20 +16,32 @@ from sdeflow.calculus import outside_inference_mode
 from sdeflow.errors import ArgumentError, SolveError, choose
 from sdeflow.processes.process import Process
 from sdeflow.solvers import adaptive, native
-from sdeflow.solvers.arguments import adapts, check_span, check_state, inner_breakpoints, tolerances
+from sdeflow.solvers.arguments import (
+    adapts,
+    check_compile,
+    check_extras,
+    check_span,
+    check_state,
+    events_on_clock,
+    field_on_clock,
+    inner_breakpoints,
+    tolerances,
+)
 from sdeflow.solvers.backends import run_torchdiffeq, run_torchsde
+from sdeflow.solvers.events import Event
 from sdeflow.solvers.grid import Grid, as_sequence, fixed_grid, save_times, time_rounding
 from sdeflow.solvers.job import Job, Outcome
 from sdeflow.solvers.noise import driver_for
 from sdeflow.solvers.registry import choose_method
 from sdeflow.solvers.solution import Solution
 from sdeflow.solvers.status import Status
+from sdeflow.types import Field
 
 __all__ = ["solve"]
 
 ENGINES = {"native": native.run, "adaptive": adaptive.run, "torchsde": run_torchsde, "torchdiffeq": run_torchdiffeq}
 
-GRADIENTS = ("backprop", "adjoint")
+GRADIENTS = ("backprop", "checkpoint", "adjoint")
 STEPPINGS = ("shared", "per-sample")
 
 
@@ -49,7 +61,11 @@ def solve(
     seed: int | None = None,
     brownian: Driver | None = None,
     breakpoints: Sequence[float] | None = None,
-    gradient: Literal["backprop", "adjoint"] = "backprop",
+    jacobian: Field | None = None,
+    event: Event | Field | Sequence[Event | Field] | None = None,
+    dense: bool = False,
+    gradient: Literal["backprop", "checkpoint", "adjoint"] = "backprop",
+    compile: bool = False,
     progress: bool = False,
     max_steps: int = 100_000,
     on_failure: Literal["raise", "return"] = "raise",
@@ -76,7 +92,15 @@ def solve(
             path, pass one ``brownian=``.
         brownian: A :class:`~sdeflow.BrownianPath` that covers the span (for a decreasing solve, on s = t0 + t1 − t).
         breakpoints: Times at which a coefficient jumps; steps end there.
-        gradient: ``"backprop"`` through the steps, or the wrapped libraries' ``"adjoint"``.
+        jacobian: ∂v/∂x of an ODE for a stiff method, a function of (t, x) with shape ``(B, D, D)``; without, the velocity is
+            differentiated.
+        event: An :class:`~sdeflow.Event` or several: zeros of functions of (t, x), shape ``(B,)``, to be found on the way of
+            an ODE with adaptive steps. A function by itself ends a sample where it is zero. ``sol.events`` has times and states.
+        dense: Whether to keep the solution between the save times, ``sol(t)`` (adaptive native methods).
+        gradient: ``"backprop"`` through the steps; ``"checkpoint"``, the same gradients with memory for √n of n steps, at the price
+            of taking each step twice (native fixed steps); or the wrapped libraries' ``"adjoint"``.
+        compile: Whether several steps are to be fused in one graph of ``torch.compile`` (native fixed steps). The first solve of a
+            process and shape waits for the compiler, ``sol.stats["compile_seconds"]``; later ones find its work done.
         progress: Whether to show a progress bar.
         max_steps: The greatest number of attempted steps of an adaptive solve.
         on_failure: ``"raise"`` a SolveError that carries what was computed, or ``"return"`` it with its status.
@@ -93,7 +117,7 @@ def solve(
         >>> sde = sf.processes.OrnsteinUhlenbeck(theta=1.0, mean=0.0, sigma=0.5)
         >>> sol = sf.solve(sde, torch.ones(1000, 2), t=[0.0, 0.5, 1.0], dt=0.01, seed=0)
         >>> sol.x.shape, sol.stats["method"]
-        (torch.Size([3, 1000, 2]), 'euler-maruyama')
+        (torch.Size([3, 1000, 2]), 'shark')
     """
     if unknown:
         raise _unknown(unknown)
@@ -109,6 +133,8 @@ def solve(
 
     adaptive_steps = adapts(process, dt, steps, rtol, atol)
     chosen = choose_method(method, runner, adaptive_steps, stepping, gradient)
+    check_compile(compile, chosen, gradient)
+    check_extras(chosen, event=event is not None, dense=dense, jacobian=jacobian is not None)
     jumps = inner_breakpoints(process, times, forward, breakpoints)
     grid = None if adaptive_steps else _grid(process, t, forward, dt, steps, jumps, runner is not process)
     rtol, atol = tolerances(rtol, atol, x0) if adaptive_steps else (0.0, 0.0)
@@ -126,7 +152,9 @@ def solve(
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
     ) as bar:
         start, span = forward[0], forward[-1] - forward[0]
-        outcome = ENGINES[chosen.engine](
+        # A native method's steps adapt in the loop that is there for that.
+        engine = "adaptive" if grid is None and chosen.engine == "native" else chosen.engine
+        outcome = ENGINES[engine](
             Job(
                 process=runner,
                 x0=x0,
@@ -141,6 +169,11 @@ def solve(
                 max_steps=max_steps,
                 stepping=stepping,
                 gradient=gradient,
+                owner=process,
+                compile=compile,
+                jacobian=field_on_clock("jacobian", jacobian, process, runner, sign=-1),
+                events=events_on_clock(event, process, runner),
+                dense=dense,
                 progress=lambda now: bar.update((now - start) / span - bar.n) if progress else None,
                 caller_time=float if runner is process else runner.reflect,
             )
@@ -199,8 +232,8 @@ def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_fail
     finite = x.detach().isfinite().flatten(2).all(2).all(0)
     status = torch.where(finite | (status != Status.SUCCESS), status, int(Status.NON_FINITE))
     reached = torch.tensor(times[: len(x)], dtype=torch.float64, device=x.device)
-    solution = Solution(reached, x, status, stats)
-    if on_failure == "raise" and not bool((status == Status.SUCCESS).all()):
+    solution = Solution(reached, x, status, stats, outcome.events, outcome.dense)
+    if on_failure == "raise" and not bool(solution.success.all()):
         message = outcome.message or (
             f"{int((~finite).sum())} of {len(finite)} samples became infinite or NaN. Take smaller steps, "
             f"or look at the drift and diffusion there."

@@ -20,3 +20,4 @@ class Status(IntEnum):
     NON_FINITE = 2
     STEP_TOO_SMALL = 3
     EVENT = 4
+    NOT_CONVERGED = 5

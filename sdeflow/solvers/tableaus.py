@@ -2,14 +2,15 @@
 
 A method is (c, a, b): stage i is k_i = f(t + c_i h, x + h Σ_j a_ij k_j), and the step ends at x + h Σ_i b_i k_i. All
 methods here are first-same-as-last: the last stage is the velocity at the end of the step, and the first of the next one.
-An error estimate is h Σ_i e_i k_i; dense output is x + h Σ_i b_i(θ) k_i with polynomials b_i(θ) = Σ_m dense[i][m] θ^(m+1).
+An error estimate is h Σ_i e_i k_i; dense output is x + h Σ_i b_i(θ) k_i with polynomials b_i(θ) = Σ_m dense[i][m] θ^(m+1), for
+which DOP853 has three stages more, evaluated only in steps that are looked into.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BOSH3", "DOPRI5", "DOPRI8", "TSIT5", "Tableau"]
+__all__ = ["BOSH3", "DOPRI5", "TSIT5", "Row", "Tableau"]
 
 Row = tuple[float, ...]
 
@@ -26,9 +27,11 @@ class Tableau:
         a: The rows of the stages from the second on.
         b: The weights.
         errors: The weights of the error estimates. With two, e and e′, the error is |e|² / sqrt(|e|² + (|e′|/10)²).
-        dense: The polynomials of the dense output, without their constant terms; empty where there is none: then steps end at
-            save times.
+        dense: The polynomials of the dense output, without their constant terms, a row for each stage.
+        stability: How far the region of stability goes on the negative real axis.
         paper: Title, year, link.
+        extra_c: The places of further stages that only the dense output needs.
+        extra_a: Their rows.
     """
 
     name: str
@@ -39,7 +42,10 @@ class Tableau:
     b: Row
     errors: tuple[Row, ...]
     dense: tuple[Row, ...]
+    stability: float
     paper: str
+    extra_c: Row = ()
+    extra_a: tuple[Row, ...] = ()
 
 
 BOSH3 = Tableau(
@@ -60,6 +66,7 @@ BOSH3 = Tableau(
         (0.0, 1.3333333333333333, -0.8888888888888888),
         (0.0, -1.0, 1.0),
     ),
+    stability=2.51,
     paper="A 3(2) pair of Runge–Kutta formulas (Bogacki & Shampine, 1989), https://doi.org/10.1016/0893-9659(89)90079-7",
 )
 
@@ -97,6 +104,7 @@ DOPRI5 = Tableau(
         (0.0, -1.3744241142186024, 3.272657752246729, -1.7672812570757455),
         (0.0, 1.3824689317781436, -3.764937863556287, 2.382468931778144),
     ),
+    stability=3.31,
     paper="A family of embedded Runge–Kutta formulae (Dormand & Prince, 1980), https://doi.org/10.1016/0771-050X(80)90013-3",
 )
 
@@ -134,152 +142,6 @@ TSIT5 = Tableau(
         (0.0, -27.896526289197286, 65.09189467479368, -34.87065786149661),
         (0.0, 1.5, -4.0, 2.5),
     ),
+    stability=3.51,
     paper="Runge–Kutta pairs of order 5(4) satisfying only the first column simplifying assumption (Tsitouras, 2011), https://doi.org/10.1016/j.camwa.2011.06.002",
-)
-
-DOPRI8 = Tableau(
-    "dopri8",
-    order=8,
-    error_order=8,
-    c=(
-        0.0,
-        0.05260015195876773,
-        0.0789002279381516,
-        0.1183503419072274,
-        0.2816496580927726,
-        0.3333333333333333,
-        0.25,
-        0.3076923076923077,
-        0.6512820512820513,
-        0.6,
-        0.8571428571428571,
-        1.0,
-        1.0,
-    ),
-    a=(
-        (0.05260015195876773,),
-        (0.0197250569845379, 0.0591751709536137),
-        (0.02958758547680685, 0.0, 0.08876275643042054),
-        (0.2413651341592667, 0.0, -0.8845494793282861, 0.924834003261792),
-        (0.037037037037037035, 0.0, 0.0, 0.17082860872947386, 0.12546768756682242),
-        (0.037109375, 0.0, 0.0, 0.17025221101954405, 0.06021653898045596, -0.017578125),
-        (
-            0.03709200011850479,
-            0.0,
-            0.0,
-            0.17038392571223998,
-            0.10726203044637328,
-            -0.015319437748624402,
-            0.008273789163814023,
-        ),
-        (
-            0.6241109587160757,
-            0.0,
-            0.0,
-            -3.3608926294469414,
-            -0.868219346841726,
-            27.59209969944671,
-            20.154067550477894,
-            -43.48988418106996,
-        ),
-        (
-            0.47766253643826434,
-            0.0,
-            0.0,
-            -2.4881146199716677,
-            -0.590290826836843,
-            21.230051448181193,
-            15.279233632882423,
-            -33.28821096898486,
-            -0.020331201708508627,
-        ),
-        (
-            -0.9371424300859873,
-            0.0,
-            0.0,
-            5.186372428844064,
-            1.0914373489967295,
-            -8.149787010746927,
-            -18.52006565999696,
-            22.739487099350505,
-            2.4936055526796523,
-            -3.0467644718982196,
-        ),
-        (
-            2.273310147516538,
-            0.0,
-            0.0,
-            -10.53449546673725,
-            -2.0008720582248625,
-            -17.9589318631188,
-            27.94888452941996,
-            -2.8589982771350235,
-            -8.87285693353063,
-            12.360567175794303,
-            0.6433927460157636,
-        ),
-        (
-            0.054293734116568765,
-            0.0,
-            0.0,
-            0.0,
-            0.0,
-            4.450312892752409,
-            1.8915178993145003,
-            -5.801203960010585,
-            0.3111643669578199,
-            -0.1521609496625161,
-            0.20136540080403034,
-            0.04471061572777259,
-        ),
-    ),
-    b=(
-        0.054293734116568765,
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        4.450312892752409,
-        1.8915178993145003,
-        -5.801203960010585,
-        0.3111643669578199,
-        -0.1521609496625161,
-        0.20136540080403034,
-        0.04471061572777259,
-        0.0,
-    ),
-    errors=(
-        (
-            0.01312004499419488,
-            0.0,
-            0.0,
-            0.0,
-            0.0,
-            -1.2251564463762044,
-            -0.4957589496572502,
-            1.6643771824549864,
-            -0.35032884874997366,
-            0.3341791187130175,
-            0.08192320648511571,
-            -0.022355307863886294,
-            0.0,
-        ),
-        (
-            -0.18980075407240762,
-            0.0,
-            0.0,
-            0.0,
-            0.0,
-            4.450312892752409,
-            1.8915178993145003,
-            -5.801203960010585,
-            -0.4226823213237919,
-            -0.1521609496625161,
-            0.20136540080403034,
-            0.02265179219836082,
-            0.0,
-        ),
-    ),
-    dense=(),
-    paper="Solving Ordinary Differential Equations I, II.5: DOP853 (Hairer, Nørsett & Wanner, 1993), https://doi.org/10.1007/978-3-540-78862-1",
 )

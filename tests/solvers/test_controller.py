@@ -1,26 +1,62 @@
 """The step-size controller by itself."""
 
+import math
+
 import pytest
 import torch
 
-from sdeflow.solvers.controller import next_factor
+from sdeflow.solvers.controller import WORST, Controller, Tolerance, shared_error
+
+DOUBLE = torch.float64
 
 
 @pytest.mark.parametrize("order", [3, 5, 8])
 def test_a_factor_does_not_depend_on_the_size_of_the_batch(order):
     """Bitwise, for every slice of a batch: torch's powers differ in the last digit between slices of one tensor."""
     generator = torch.Generator().manual_seed(0)
-    error = torch.rand(64, generator=generator, dtype=torch.float64) * 3 + 1e-3
-    accepted, previous = error <= 1, error.flip(0)
-    whole = next_factor(error, previous, accepted, order)
+    error = torch.rand(64, generator=generator, dtype=DOUBLE) * 3 + 1e-3
+    controller = Controller(order)
+    whole = controller.vector(error)
     for size in range(1, 20):
         for start in range(40):
             part = slice(start, start + size)
-            assert torch.equal(next_factor(error[part], previous[part], accepted[part], order), whole[part])
+            assert torch.equal(controller.vector(error[part]), whole[part])
 
 
 def test_the_factor_grows_shrinks_and_is_bounded():
-    error = torch.tensor([1e-12, 0.5, 1.0, 2.0, 1e6, float("nan")], dtype=torch.float64)
-    factor = next_factor(error, torch.ones_like(error), error <= 1, 5)
-    assert factor[0] == 10.0 and factor[1] > factor[2] > 0.8 and factor[2] <= 1.0
-    assert factor[3] < 1.0 and factor[4] == pytest.approx(0.2) and factor[5] == pytest.approx(0.2)
+    error = torch.tensor([0.0, 1e-30, 0.4, 1.0, 2.0, 1e6, float("nan"), float("inf")], dtype=DOUBLE)
+    factor = Controller(5, target=0.4).vector(error)
+    assert factor[0] == factor[1] == 10.0 and factor[2] == pytest.approx(1.0)
+    assert factor[2] > factor[3] > factor[4] and factor[3] < 0.9
+    assert all(value == pytest.approx(0.2) for value in factor[5:])
+
+
+def test_the_clock_on_the_host_is_controlled_as_those_on_the_device():
+    errors = [0.0, 1e-12, 1e-3, 0.4, 1.0, 2.0, 40.0, 1e6, math.nan, math.inf]
+    for order in (3.0, 5.0, 8.0):
+        controller = Controller(order)
+        vector = controller.vector(torch.tensor(errors, dtype=DOUBLE))
+        assert [controller.number(error) for error in errors] == pytest.approx(vector.tolist(), rel=1e-6)
+
+
+def test_the_error_of_a_batch_hides_no_sample():
+    """Root-mean-square, but at least a quarter of the worst: one sample among a million may err by four tolerances."""
+    assert shared_error(torch.tensor([3.0, 4.0])) == pytest.approx(math.sqrt(12.5))
+    errors = torch.zeros(1_000_000)
+    errors[17] = 2.0
+    assert shared_error(errors) == pytest.approx(2.0 / WORST)
+    assert WORST <= 4
+    errors[3] = math.nan
+    assert not shared_error(errors) <= 1
+
+
+def test_the_error_is_measured_in_tolerances_coordinate_by_coordinate():
+    like = torch.tensor([[10.0, 0.0], [1.0, -3.0]], dtype=DOUBLE)
+    tolerance = Tolerance(0.1, 0.5, None, like)
+    estimate = torch.tensor([[3.0, 0.5], [0.0, 0.8]], dtype=DOUBLE)
+    expected = [math.sqrt((2.0**2 + 1.0**2) / 2), 1.0 / math.sqrt(2)]
+    assert tolerance.error(estimate[None], like, 0 * like).tolist() == pytest.approx(expected)
+    masked = Tolerance(0.1, 0.5, torch.tensor([0.0, 1.0]), like)
+    assert masked.error(estimate[None], like, 0 * like).tolist() == pytest.approx([1.0, 1.0])
+    resting = Tolerance(0.1, 0.0, None, like)
+    assert resting.error(0 * estimate[None], 0 * like, 0 * like).tolist() == [0.0, 0.0]

@@ -1,0 +1,38 @@
+"""Weak orders of every native method: the error of one step in expectation is of the order h^(p + 1), without sampling."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stochastic_problems import claims
+from weak_errors import PolynomialSDE, local_errors
+
+STEPS = [2.0**-k for k in (9, 10, 11, 12)]
+GROUPS = sorted({(kind, calculus) for _, kind, calculus in claims()})
+
+
+def slope(problem, method):
+    errors = local_errors(problem, method.name, STEPS, 7 if problem.process.noise == "scalar" else 4)
+    return np.polyfit(np.log(STEPS), np.log(errors), 1)[0]
+
+
+@cache
+def pinned(kind, calculus):
+    return PolynomialSDE(kind, calculus, seed=0)
+
+
+@pytest.mark.parametrize(("method", "kind", "calculus"), claims(), ids=lambda entry: getattr(entry, "name", str(entry)))
+def test_the_weak_order_is_what_is_claimed(method, kind, calculus):
+    assert abs(slope(pinned(kind, calculus), method) - 1 - method.weak_order[kind]) <= 0.25
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31))
+@pytest.mark.parametrize(("kind", "calculus"), GROUPS)
+def test_the_weak_order_is_at_least_the_claim_on_random_polynomial_sdes(kind, calculus, seed):
+    problem = PolynomialSDE(kind, calculus, seed)
+    for method, claimed, form in claims([kind]):
+        if form == calculus:
+            assert slope(problem, method) >= 1 + method.weak_order[claimed] - 0.25, method.name
