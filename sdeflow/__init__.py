@@ -7,10 +7,11 @@ a plug-in that supplies the learned part of a process.
 from importlib import import_module
 from types import ModuleType
 
-from sdeflow import analysis, calculus, laws, processes
+from sdeflow import analysis, calculus, laws, models, networks, paths, processes
 from sdeflow.brownian import BrownianPath
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
 from sdeflow.likelihood import Flow, LogProb, bits_per_dim
+from sdeflow.networks import adapt
 from sdeflow.processes import (
     ODE,
     SDE,
@@ -19,13 +20,14 @@ from sdeflow.processes import (
     fokker_planck_residual,
     nelson_score,
 )
-from sdeflow.solvers import Method, Solution, Status, methods, solve
+from sdeflow.solvers import Event, Method, Solution, Status, methods, solve
 
 __all__ = [
     "ODE",
     "SDE",
     "ArgumentError",
     "BrownianPath",
+    "Event",
     "Flow",
     "LogProb",
     "Method",
@@ -36,6 +38,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "adapt",
     "analysis",
     "bits_per_dim",
     "calculus",
@@ -43,7 +46,10 @@ __all__ = [
     "fokker_planck_residual",
     "laws",
     "methods",
+    "models",
     "nelson_score",
+    "networks",
+    "paths",
     "processes",
     "solve",
 ]

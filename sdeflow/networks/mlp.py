@@ -1,0 +1,69 @@
+"""A multilayer perceptron of time and state, for data of few dimensions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sdeflow.errors import ArgumentError
+from sdeflow.networks.embedding import ConditionEmbedding, TimeFeatures
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """A perceptron (t, x) → the shape of x, or ``(B,)``: smooth in both, since its activations are SiLUs.
+
+    Arguments:
+        shape: The number of coordinates, or the shape of the events, which are flattened.
+        width: Units in a hidden layer.
+        depth: Hidden layers.
+        classes: The number of labels that ``label=`` takes, int64 ``(B,)``; −1, or no label, is none of them.
+        context: The length of the vector that ``context=`` takes, ``(B, context)``.
+        time_features: Frequencies that the time is seen at.
+        scalar: Whether it has one value a row, as the action of :class:`~sdeflow.networks.Gradient` does.
+
+    Raises:
+        ArgumentError: A size is not a positive whole number.
+
+    Example:
+        >>> net = sf.networks.MLP(2, width=32, classes=3)
+        >>> net(0.5, torch.zeros(4, 2), label=torch.tensor([0, 1, 2, -1])).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        *,
+        width: int = 64,
+        depth: int = 3,
+        classes: int = 0,
+        context: int = 0,
+        time_features: int = 4,
+        scalar: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        dims = math.prod(self.shape)
+        if min(dims, width, depth) < 1 or min(classes, context, time_features) < 0:
+            raise ArgumentError(f"shape={shape!r}, width={width!r}, depth={depth!r}: give whole numbers ≥ 1.")
+        self.scalar = scalar
+        self.time = TimeFeatures(time_features)
+        self.condition = ConditionEmbedding(width, classes, context)
+        self.first = nn.Linear(dims + self.time.size, width)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
+        self.last = nn.Linear(width, 1 if scalar else dims)
+
+    def forward(
+        self, t: Tensor | float, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        rows = len(x)
+        time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1).expand(rows)
+        h = self.first(torch.cat([x.flatten(1), self.time(time)], dim=1)) + self.condition(rows, label, context)
+        for layer in self.hidden:
+            h = layer(nn.functional.silu(h))
+        out: Tensor = self.last(nn.functional.silu(h))
+        return out[:, 0] if self.scalar else out.reshape(x.shape)

@@ -1,0 +1,103 @@
+"""Guidance: Bayes on a mixture, and the algebra of classifier-free guidance in every parametrisation."""
+
+import pytest
+import torch
+from closed_forms import LAW, close, network, normal
+
+import sdeflow as sf
+from sdeflow.errors import ArgumentError
+from sdeflow.models import DenoisingScoreMatching, FlowMatching, classifier_free, drop_conditions, guided
+
+PROCESS = sf.processes.VariancePreserving(0.1, 12.0)
+ONE = sf.laws.GaussianMixture([1.0], LAW.means[1:], LAW.covariances[1:])
+
+
+def grad_log_posterior(schedule):
+    """∇_x log p_t(component 2 | x), from the closed forms of the mixture and of its component."""
+    whole, part = LAW.along(schedule), ONE.along(schedule)
+    return lambda t, x: part.score(t, x) - whole.score(t, x)
+
+
+def models():
+    path = sf.paths.LinearPath()
+    yield FlowMatching(LAW.along(path.schedule).velocity, normal()), path.schedule
+    for predicts in ("noise", "score", "data"):
+        truth = LAW.along(PROCESS)
+        net = {"noise": truth.noise, "score": truth.score, "data": truth.denoiser}[predicts]
+        yield DenoisingScoreMatching(net, PROCESS, (2,), predicts=predicts, base=normal()), PROCESS.schedule
+
+
+def test_guidance_by_the_posterior_is_the_conditional_law():
+    """With ∇log p_t(y | x) in closed form every field of the guided model is that of the component y."""
+    x = LAW.draw(4, seed=0)
+    for model, schedule in models():
+        bent, part = guided(model, grad_log_posterior(schedule)), ONE.along(schedule)
+        close(bent.score(0.4, x), part.score(0.4, x), 1e-7)
+        close(bent.velocity(0.4, x), part.velocity(0.4, x), 1e-7)
+        close(bent.denoiser(0.4, x), part.denoiser(0.4, x), 1e-7)
+        assert not torch.allclose(model.score(0.4, x), part.score(0.4, x))
+        close(model.score(0.4, x), LAW.along(schedule).score(0.4, x), 1e-7)  # the model itself is as it was
+
+
+def test_guided_flow_samples_the_component():
+    for model, schedule in models():
+        bent = guided(model, grad_log_posterior(schedule))
+        x = bent.sample(200, seed=0, solver={"rtol": 1e-5})
+        assert (x.mean(0) - ONE.mean).abs().max() < 0.2
+        nearest = torch.cdist(x, LAW.means).argmin(1)
+        assert (nearest == 1).double().mean() > 0.97
+        direct = bent.sde(0.0).drift(0.5, x[:3])
+        close(direct, bent.velocity(0.5, x[:3]))
+
+
+def test_doob_on_the_process_is_the_same_guidance():
+    """sde.condition(∇log p(y | x)) on the reversal and the guided model's own reversal have one drift."""
+    *_, (model, schedule) = models()
+    pull = grad_log_posterior(schedule)
+    x = LAW.draw(3, seed=0)
+    close(model.sde().condition(pull).drift(0.5, x), guided(model, pull).sde().drift(0.5, x), 1e-8)
+
+
+def test_classifier_free_guidance_blends_every_quantity():
+    """f(∅) + w (f(y) − f(∅)) for the score, the velocity and the data, whatever the network predicts."""
+    label, null, x = torch.tensor([0, 2, 1]), {"label": torch.tensor(-1)}, LAW.draw(3, seed=0)
+    net = network(classes=3)
+    made = [FlowMatching(net, normal())]
+    made += [
+        DenoisingScoreMatching(net, PROCESS, (2,), predicts=p, base=normal()) for p in ("noise", "score", "data", "v")
+    ]
+    for model in made:
+        sharp = classifier_free(model, 2.5, null)
+        for field in ("score", "velocity", "denoiser"):
+            without, with_it = (getattr(model, field)(0.4, x, label=y) for y in (torch.tensor(-1), label))
+            close(getattr(sharp, field)(0.4, x, label=label), without + 2.5 * (with_it - without), 1e-8)
+        assert set(map(id, sharp.parameters())) == set(map(id, model.parameters()))
+        assert sharp.sample(3, seed=0, label=label, solver={"steps": 3}).shape == (3, 2)
+        close(classifier_free(model, 1.0, null).score(0.4, x, label=label), model.score(0.4, x, label=label))
+
+
+def test_conditions_are_dropped_row_by_row_together():
+    label, context = torch.arange(1000), torch.arange(1000.0)[:, None] + 1
+    dropped = drop_conditions({"label": label, "context": context}, {"label": -1, "context": 0.0}, 0.3, seed=0)
+    lost = dropped["label"] == -1
+    assert torch.equal(lost, dropped["context"][:, 0] == 0.0)
+    assert torch.equal(dropped["label"][~lost], label[~lost])
+    assert abs(int(lost.sum()) - 300) < 6 * (1000 * 0.3 * 0.7) ** 0.5
+    again = drop_conditions({"label": label, "context": context}, {"label": -1, "context": 0.0}, 0.3, seed=0)
+    assert torch.equal(dropped["label"], again["label"])
+
+
+@pytest.mark.parametrize(
+    "ask, words",
+    [
+        (lambda m: guided(FlowMatching(m.net, normal(), coupling="optimal-transport"), m.net), "Guide its SDE"),
+        (lambda m: guided(DenoisingScoreMatching(m.net, PROCESS, (2,), predicts="v"), m.net), "v-prediction"),
+        (lambda m: guided(m, 3.0), "function of"),
+        (lambda m: classifier_free(m, 2.0, {}), "stand for none"),
+        (lambda m: drop_conditions({"label": torch.zeros(3)}, {"y": 0}), "same names"),
+        (lambda m: drop_conditions({"label": torch.zeros(3)}, {"label": 0}, 1.5), "between 0 and 1"),
+    ],
+)
+def test_refusals(ask, words):
+    with pytest.raises(ArgumentError, match=words):
+        ask(FlowMatching(network(), normal()))
