@@ -1,6 +1,34 @@
-"""The place where solvers are compared: problems with a truth, work against precision."""
+"""The place where solvers are compared: problems with a truth, orders, stability, work against precision, metrics."""
 
-from sdeflow.analysis.problem import Problem
-from sdeflow.analysis.work_precision import Run, WorkPrecision, environment, work_precision
+from sdeflow.analysis import metrics
+from sdeflow.analysis.environment import environment
+from sdeflow.analysis.fit import OrderFit, fit_order
+from sdeflow.analysis.library import Problems, problems
+from sdeflow.analysis.order import Order, order
+from sdeflow.analysis.problem import Moment, Problem
+from sdeflow.analysis.results import Best, Change, WorkPrecision, compare
+from sdeflow.analysis.run import Run
+from sdeflow.analysis.stability import Stability, amplification, stability
+from sdeflow.analysis.work_precision import work_precision
 
-__all__ = ["Problem", "Run", "WorkPrecision", "environment", "work_precision"]
+__all__ = [
+    "Best",
+    "Change",
+    "Moment",
+    "Order",
+    "OrderFit",
+    "Problem",
+    "Problems",
+    "Run",
+    "Stability",
+    "WorkPrecision",
+    "amplification",
+    "compare",
+    "environment",
+    "fit_order",
+    "metrics",
+    "order",
+    "problems",
+    "stability",
+    "work_precision",
+]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,12 +12,25 @@ from torch import Tensor
 from sdeflow.brownian import BrownianPath, Driver
 from sdeflow.errors import ArgumentError
 from sdeflow.processes import SDE, Process
-from sdeflow.solvers import methods, solve
+from sdeflow.solvers import Solution, methods, solve
 from sdeflow.solvers.noise import noise_shape
 
-__all__ = ["Problem"]
+__all__ = ["Moment", "Problem"]
 
 Exact = Tensor | Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An expectation that is known: E φ(x_t) = value(t).
+
+    Attributes:
+        function: φ, from states ``(B, *event)`` to ``(B,)``.
+        value: Its expectation at a time, on the clock of the process.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    value: Callable[[float], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +39,22 @@ class Problem:
 
     Arguments:
         process: An SDE or an ODE.
-        x0: Where it starts, with shape ``(B, *event)``; float64, if small errors are to be seen.
+        x0: Where it starts, with shape ``(B, *event)``; float64, if small errors are to be seen. For an SDE, B is the number
+            of paths.
         t: (from, to); the process's interval in its own direction by default.
         exact: The state at the end: a tensor for an ODE, for an SDE a function of the Brownian path that drives it (the
             solution x(W) of that path). It says the truth, so no reference is computed.
         reference: What :func:`sdeflow.solve` is told for a reference solution where no exact one is known, such as
             ``{"method": "rk4", "steps": 4096}``. For an SDE it is solved on the same path as the methods.
+        moments: Expectations that are known, by name; enough by themselves where only weak errors are asked for.
+        breakpoints: Times at which a coefficient jumps; every solve is told.
+        accuracy: How far off the truth may be, root-mean-square; what is known of a stored or a reference solution.
+        tags: Words to find it by, such as ``"stiff"``.
         name: For tables and pictures.
+        source: Where it comes from: title, year, link.
 
     Raises:
-        ArgumentError: Both or neither of exact and reference are given.
+        ArgumentError: Both exact and reference are given, or none of exact, reference and moments.
 
     Example:
         >>> import math
@@ -51,14 +70,22 @@ class Problem:
     t: tuple[float, float] | None = None
     exact: Exact | None = None
     reference: dict[str, Any] | None = None
+    moments: Mapping[str, Moment] = field(default_factory=dict)
+    breakpoints: tuple[float, ...] = ()
+    accuracy: float = 0.0
+    tags: tuple[str, ...] = ()
     name: str = "problem"
+    source: str = ""
 
     def __post_init__(self) -> None:
-        if (self.exact is None) == (self.reference is None):
+        both = self.exact is not None and self.reference is not None
+        if both or (self.exact is None and self.reference is None and not self.moments):
             raise ArgumentError(
                 "a problem has either exact= (a tensor, or a function of the Brownian path) or reference= (options of "
-                "solve for a fine solution)."
+                "solve for a fine solution), or else moments= for weak errors alone."
             )
+        if isinstance(self.exact, Tensor) and self.is_stochastic:
+            raise ArgumentError("the exact end of an SDE depends on its noise; give exact= as a function of the path.")
 
     @property
     def span(self) -> tuple[float, float]:
@@ -69,8 +96,20 @@ class Problem:
         return (start, end) if self.process.direction > 0 else (end, start)
 
     @property
+    def length(self) -> float:
+        """Of the span."""
+        return abs(self.span[1] - self.span[0])
+
+    @property
     def is_stochastic(self) -> bool:
         return isinstance(self.process, SDE)
+
+    @property
+    def truth_is(self) -> str:
+        """What says the truth at the end: ``"exact"``, ``"stored"``, ``"reference"`` or ``"moments"``."""
+        if self.exact is not None:
+            return "stored" if self.accuracy else "exact"
+        return "reference" if self.reference is not None else "moments"
 
     def path(self, cells: int, *, seed: int, levy: bool) -> Driver | None:
         """The Brownian path that all methods share, on the clock that runs forward; None for an ODE."""
@@ -91,16 +130,29 @@ class Problem:
             device=self.x0.device,
         )
 
+    def solve(self, **options: Any) -> Solution:
+        """:func:`sdeflow.solve` on this problem, without gradients."""
+        if self.breakpoints:
+            options = {"breakpoints": self.breakpoints, **options}
+        with torch.no_grad():
+            return solve(self.process, self.x0, self.span, **options)
+
     def truth(self, path: Driver | None = None) -> Tensor:
-        """The state at the end, on the given path for an SDE."""
+        """The state at the end, on the given path for an SDE.
+
+        Raises:
+            ArgumentError: Only moments are known.
+        """
         if self.exact is not None:
             return self.exact(path) if callable(self.exact) else self.exact
-        assert self.reference is not None
-        with torch.no_grad():
-            options = self.reference if path is None else {**self.reference, "brownian": path}
-            return solve(self.process, self.x0, self.span, **options).final
+        if self.reference is None:
+            raise ArgumentError(
+                f"of {self.name!r} only moments are known, {', '.join(map(repr, self.moments))}, not the end of each path; "
+                f"ask for weak errors, or give the problem a reference=."
+            )
+        return self.solve(**self.reference, **({} if path is None else {"brownian": path})).final
 
-    def needs_levy(self, names: list[str]) -> bool:
+    def needs_levy(self, names: Sequence[str]) -> bool:
         """Whether one of the methods, or the reference, asks for space-time Lévy area."""
         table = methods()
         used = [*names, *([self.reference["method"]] if self.reference and "method" in self.reference else [])]

@@ -2,113 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+from sdeflow.analysis.environment import environment
+from sdeflow.analysis.memory import peak_bytes
+from sdeflow.analysis.peers import is_peer, peer
+from sdeflow.analysis.peers.registry import missing
 from sdeflow.analysis.problem import Problem
+from sdeflow.analysis.results import WorkPrecision
+from sdeflow.analysis.run import Run
 from sdeflow.brownian import Driver
-from sdeflow.errors import ArgumentError, SdeflowError
-from sdeflow.solvers import solve
+from sdeflow.errors import ArgumentError, MethodError, SdeflowError
 from sdeflow.solvers.registry import get_method
 
-__all__ = ["Run", "WorkPrecision", "work_precision"]
+__all__ = ["work_precision"]
+
+FEWEST_TIMES, LONG = 3, 1.0  # of a run that takes long, only so many times are taken: after so many seconds, no more
+
+Metric = Callable[[Tensor, Tensor], Any]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One method at one step size or tolerance.
+class Setting:
+    """What all runs of a comparison share."""
 
-    Attributes:
-        method: Its name.
-        rule: ``"dt"`` or ``"tolerance"``.
-        value: The step or the tolerance.
-        error: Root-mean-square distance to the truth at the end, over samples and coordinates; None where it failed.
-        spread: The standard error of the squared error's mean, carried over to the error.
-        nfe_drift: Evaluations of the drift.
-        nfe_diffusion: Evaluations of the diffusion.
-        seconds: The median wall time of a solve on a path of its own.
-        interquartile: Of those times.
-        message: Why it failed, or empty.
-    """
-
-    method: str
-    rule: str
-    value: float
-    error: float | None = None
-    spread: float | None = None
-    nfe_drift: int | None = None
-    nfe_diffusion: int | None = None
-    seconds: float | None = None
-    interquartile: float | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class WorkPrecision:
-    """The runs of :func:`work_precision`, and where they were made."""
-
-    problem: str
-    runs: list[Run]
-    environment: dict[str, Any] = field(default_factory=dict)
-
-    def curve(self, method: str) -> list[Run]:
-        """The runs of one method that did not fail."""
-        return [run for run in self.runs if run.method == method and not run.message]
-
-    def table(self) -> str:
-        """The runs as text; failures are rows, not gaps."""
-        header = ("method", "rule", "error", "±", "f", "g", "ms")
-        rows = [
-            (
-                r.method,
-                f"{r.rule} {r.value:.3g}",
-                f"{r.error:.3g}",
-                f"{r.spread:.1g}",
-                str(r.nfe_drift),
-                str(r.nfe_diffusion),
-                _ms(r),
-            )
-            if r.error is not None
-            else (r.method, f"{r.rule} {r.value:.3g}", f"failed: {r.message}", "", "", "", "")
-            for r in self.runs
-        ]
-        widths = [
-            max(len(row[i]) for row in (header, *rows) if i != 2 or not row[i].startswith("failed")) for i in range(7)
-        ]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *rows)
-        )
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Everything as JSON, written to a file if one is named."""
-        text = json.dumps(asdict(self), indent=1)
-        if path is not None:
-            Path(path).write_text(text + "\n")
-        return text
-
-    def plot(self) -> Any:
-        """Error against evaluations and against time, a matplotlib figure (extra ``plot``)."""
-        from sdeflow.plotting import WorkPoint
-        from sdeflow.plotting import work_precision as draw
-
-        curves = {
-            name: [
-                WorkPoint((r.nfe_drift or 0) + (r.nfe_diffusion or 0), r.seconds or 0.0, r.error or 0.0)
-                for r in self.curve(name)
-                if r.error
-            ]
-            for name in dict.fromkeys(run.method for run in self.runs)
-        }
-        return draw({self.problem: curves})
+    problem: Problem
+    path: Driver | None
+    truth: Tensor
+    metrics: Mapping[str, Metric]
+    seed: int
+    repeats: int
+    memory: bool
 
 
 def work_precision(
@@ -117,24 +47,39 @@ def work_precision(
     *,
     dts: Sequence[float] | None = None,
     tolerances: Sequence[float] | None = None,
+    reference: dict[str, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     seed: int = 0,
     repeats: int = 3,
+    memory: bool = False,
+    done: Sequence[Run] = (),
+    on_run: Callable[[Run, int, int], None] | None = None,
 ) -> WorkPrecision:
     """Run each method at each step size or tolerance against the truth.
 
     The errors of an SDE's methods are pathwise: all of them, at all step sizes, are driven by one Brownian path, whose cells
-    are the finest step. Times are of the same solves on a path of their own, as a user would run them.
+    are the finest step. Times are of the same solves on a path of their own, as a user would run them, by
+    ``torch.utils.benchmark``.
 
     Arguments:
         problem: What to solve, and what is right.
-        methods: Names of :func:`sdeflow.methods`.
-        dts: Steps for the methods that take them; each divides the span into a whole number of steps.
+        methods: Names of :func:`sdeflow.methods`; or of other libraries, called as their users call them, without anything of
+            sdeflow between: ``"peer:torchsde:srk"``, ``"peer:torchdiffeq:dopri5"``, ``"peer:scipy:LSODA"``,
+            ``"peer:torchode:tsit5"``, ``"peer:zuko:dopri45"``, ``"peer:flow_matching:midpoint"``, ``"peer:diffrax:Tsit5"``. One
+            that is not installed or does not fit is a row that says so.
+        dts: Steps for the methods that take them.
         tolerances: rtol = atol, for the methods that adapt their steps.
+        reference: Options of :func:`sdeflow.solve` for the truth, in place of the problem's own.
+        metrics: Functions of the state at the end and the truth by name, such as
+            ``{"energy": sf.analysis.metrics.energy_distance}``.
         seed: Of the path.
-        repeats: Solves that are timed for each run; 0 for none.
+        repeats: Solves that are timed for each run, fewer (but 3) where they take over a second together; 0 for none.
+        memory: Whether to measure peak memory too, in a further solve.
+        done: Runs of an earlier comparison that are taken over instead of being made again.
+        on_run: Called after each run with it, its number and how many there will be.
 
     Returns:
-        A :class:`WorkPrecision`: ``.runs``, ``.table()``, ``.to_json()``, ``.plot()``.
+        A :class:`WorkPrecision`: ``.runs``, ``.table()``, ``.best(at=…)``, ``.to_json()``, ``.plot()``.
 
     Raises:
         ArgumentError: There is neither dts nor tolerances, or a method is for neither of those given.
@@ -149,78 +94,131 @@ def work_precision(
         >>> [run.nfe_drift for run in result.runs]
         [4, 8, 16, 32]
     """
+    if reference is not None:
+        problem = replace(problem, exact=None, reference=reference, accuracy=0.0)
+    plan = _plan(methods, dts, tolerances)
+    taken = {run.key: run for run in done}
+    settings = {"seed": seed, "repeats": repeats, "paths": len(problem.x0), "dtype": str(problem.x0.dtype)}
+    runs: list[Run] = []
+    setting: Setting | None = None
+    for number, key in enumerate(plan, start=1):
+        run = taken.get(key)
+        if run is None:
+            if setting is None:
+                path = _path(problem, methods, dts, seed)
+                setting = Setting(problem, path, problem.truth(path), metrics or {}, seed, repeats, memory)
+            run = _peer_run(setting, *key) if is_peer(key[0]) else _own_run(setting, *key)
+        runs.append(run)
+        if on_run is not None:
+            on_run(run, number, len(plan))
+    return WorkPrecision(problem.name, runs, environment(), settings)
+
+
+def _plan(
+    methods: Sequence[str], dts: Sequence[float] | None, tolerances: Sequence[float] | None
+) -> list[tuple[str, str, float]]:
+    """(method, rule, value) of every run."""
     if not dts and not tolerances:
         raise ArgumentError("give dts= for methods with fixed steps, tolerances= for adaptive ones, or both.")
+    if isinstance(methods, str):
+        raise ArgumentError(f"methods={methods!r} is one name; give a list of names.")
     plan: list[tuple[str, str, float]] = []
     for name in methods:
-        entry = get_method(name)
-        rules = [("dt", v) for v in dts or () if entry.fixed] + [
-            ("tolerance", v) for v in tolerances or () if entry.adaptive
+        taken = _rules(name)
+        rules = [("dt", v) for v in dts or () if "dt" in taken] + [
+            ("tolerance", v) for v in tolerances or () if "tolerance" in taken
         ]
         if not rules:
             given, other = ("dts", "tolerances") if dts else ("tolerances", "dts")
             raise ArgumentError(f"method={name!r} has no use for {given}=; give {other}= too.")
         plan += [(name, rule, value) for rule, value in rules]
-    start, end = problem.span
-    finest = min(dts) if dts else abs(end - start) / 1024
-    cells = max(1, round(abs(end - start) / finest))
+    return plan
+
+
+def _rules(name: str) -> tuple[str, ...]:
+    if not is_peer(name):
+        entry = get_method(name)
+        return (*(["dt"] if entry.fixed else []), *(["tolerance"] if entry.adaptive else []))
+    library, method = peer(name)
+    rules = library.rules(method)
+    if not rules:
+        raise MethodError(f"method={name!r}: {library.name} has no method {method!r} that is known here.")
+    return rules
+
+
+def _path(problem: Problem, methods: Sequence[str], dts: Sequence[float] | None, seed: int) -> Driver | None:
+    finest = min(dts) if dts else problem.length / 1024
+    cells = max(1, round(problem.length / finest))
     if problem.reference is not None and isinstance(problem.reference.get("steps"), int):
         cells = max(cells, problem.reference["steps"])
-    path = problem.path(cells, seed=seed, levy=problem.needs_levy(list(methods)))
-    truth = problem.truth(path)
-    runs = [_run(problem, name, rule, value, path, truth, seed, repeats) for name, rule, value in plan]
-    return WorkPrecision(problem.name, runs, environment())
+    levy = problem.needs_levy(methods) or any(
+        name in ("peer:torchsde:srk", "peer:torchsde:log_ode") for name in methods
+    )
+    return problem.path(cells, seed=seed, levy=levy)
 
 
-def _run(
-    problem: Problem, name: str, rule: str, value: float, path: Driver | None, truth: Tensor, seed: int, repeats: int
-) -> Run:
+def _own_run(setting: Setting, name: str, rule: str, value: float) -> Run:
+    problem, path = setting.problem, setting.path
     options: dict[str, Any] = {"dt": value} if rule == "dt" else {"rtol": value, "atol": value}
-
-    def once(**noise: Any) -> Any:
-        with torch.no_grad():
-            return solve(problem.process, problem.x0, problem.span, method=name, **options, **noise)
-
     try:
-        solution = once(**({} if path is None else {"brownian": path}))
+        solution = problem.solve(method=name, **options, **({} if path is None else {"brownian": path}))
     except SdeflowError as failure:
         return Run(name, rule, value, message=str(failure))
-    squared = (solution.final - truth).flatten(1).square().mean(1)
-    error = squared.mean().sqrt().item()
-    spread = squared.std().item() / len(squared) ** 0.5 / (2 * error) if len(squared) > 1 and error else 0.0
-    own = {} if path is None else {"seed": seed}
-    times = sorted(Timer("once(**own)", globals={"once": once, "own": own}).timeit(1).mean for _ in range(repeats))
-    quartiles = torch.tensor(times or [0.0]).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    own = {} if path is None else {"seed": setting.seed}
     return Run(
         name,
         rule,
         value,
-        error,
-        spread,
-        solution.stats["nfe_drift"],
-        solution.stats["nfe_diffusion"],
-        quartiles[1] if times else None,
-        quartiles[2] - quartiles[0] if times else None,
+        **_errors(setting, solution.final),
+        nfe_drift=solution.stats["nfe_drift"],
+        nfe_diffusion=solution.stats["nfe_diffusion"],
+        **_costs(setting, lambda: problem.solve(method=name, **options, **own)),
     )
 
 
-def environment() -> dict[str, Any]:
-    """What a figure depends on besides the code: versions, processor, threads."""
-    from importlib.metadata import PackageNotFoundError, version
+def _peer_run(setting: Setting, name: str, rule: str, value: float) -> Run:
+    library, method = peer(name)
+    reason = missing(library) or library.misfit(setting.problem, method)
+    if reason:
+        return Run(name, rule, value, message=f"not run: {reason}")
+    try:
+        call = library.prepare(setting.problem, method, rule, value, setting.path, True)
+        if isinstance(call, Run):
+            return call
+        final = call.solve()
+        drift, diffusion = call.counted()
+        bare = library.prepare(setting.problem, method, rule, value, None, False)
+        assert not isinstance(bare, Run)
+        if not bool(final.isfinite().all()):
+            return Run(name, rule, value, message="some samples became infinite or NaN")
+        return Run(
+            name,
+            rule,
+            value,
+            **_errors(setting, final),
+            nfe_drift=drift,
+            nfe_diffusion=diffusion,
+            **_costs(setting, bare.solve),
+        )
+    except Exception as failure:  # whatever another library raises is its row
+        return Run(name, rule, value, message=f"{type(failure).__name__}: {failure}")
 
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
 
+def _errors(setting: Setting, final: Tensor) -> dict[str, Any]:
+    squared = (final - setting.truth).flatten(1).square().mean(1)
+    error = squared.mean().sqrt().item()
+    spread = squared.std().item() / len(squared) ** 0.5 / (2 * error) if len(squared) > 1 and error else 0.0
+    figures = {name: float(metric(final, setting.truth)) for name, metric in setting.metrics.items()}
+    return {"error": error, "spread": spread, "metrics": figures}
+
+
+def _costs(setting: Setting, call: Callable[[], Any]) -> dict[str, Any]:
+    times: list[float] = []
+    while len(times) < setting.repeats and (len(times) < FEWEST_TIMES or sum(times) < LONG):
+        times.append(Timer("call()", globals={"call": call}).timeit(1).mean)
+    low, middle, high = torch.tensor(times or [0.0]).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     return {
-        **{name: installed(name) for name in ("sdeflow", "torch", "torchsde", "torchdiffeq", "numpy")},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
+        "seconds": middle if times else None,
+        "interquartile": high - low if times else None,
+        "peak_bytes": peak_bytes(call, setting.problem.x0.device) if setting.memory else None,
     }
-
-
-def _ms(run: Run) -> str:
-    return "" if run.seconds is None else f"{1e3 * run.seconds:.2f}"

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 import sdeflow
+from sdeflow.cli.bench import bench
 from sdeflow.cli.demo.command import demo
 from sdeflow.cli.methods import methods
+from sdeflow.cli.order import order
 
 __all__ = ["app"]
 
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(methods)
+app.command()(bench)
+app.command()(order)
 
 
 def _version(wanted: bool) -> None:

@@ -16,9 +16,21 @@ from sdeflow.extras import require
 require("matplotlib", extra="plot", purpose="sdeflow.plotting")
 
 from sdeflow.plotting.calibration import calibration  # noqa: E402 (not before the sentence above)
+from sdeflow.plotting.convergence import convergence  # noqa: E402
 from sdeflow.plotting.heat_map import DensityPanel, heat_map  # noqa: E402
 from sdeflow.plotting.image_grid import image_grid  # noqa: E402
+from sdeflow.plotting.stability_region import stability_region  # noqa: E402
 from sdeflow.plotting.trajectories import trajectories  # noqa: E402
 from sdeflow.plotting.work_precision import WorkPoint, work_precision  # noqa: E402
 
-__all__ = ["DensityPanel", "WorkPoint", "calibration", "heat_map", "image_grid", "trajectories", "work_precision"]
+__all__ = [
+    "DensityPanel",
+    "WorkPoint",
+    "calibration",
+    "convergence",
+    "heat_map",
+    "image_grid",
+    "stability_region",
+    "trajectories",
+    "work_precision",
+]

@@ -1,0 +1,104 @@
+"""Problems for the command line: reference problems by name, and a user's own process as ``my_module:my_sde``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sdeflow.analysis import Problem, problems
+from sdeflow.errors import SdeflowError
+from sdeflow.processes import Process
+from sdeflow.solvers import methods as registry
+from sdeflow.solvers.methods import noise_class
+
+__all__ = ["fitting_methods", "load", "numbers", "problem_of"]
+
+FINER = 8  # a reference has so many times the steps of the finest run
+
+
+def numbers(text: str | None, option: str) -> list[float]:
+    """``1e-3,1e-5`` as floats."""
+    try:
+        return [float(word) for word in (text or "").replace(" ", "").split(",") if word]
+    except ValueError:
+        raise SdeflowError(f"{option} {text}: give numbers with commas between them, such as 0.1,0.01.") from None
+
+
+def load(place: str) -> Any:
+    """What ``my_module:my_sde`` names; the current folder is searched first."""
+    module, colon, name = place.partition(":")
+    if not (module and colon and name):
+        raise SdeflowError(
+            f"--process {place}: write MODULE:NAME, such as my_module:my_sde for my_sde in my_module.py."
+        )
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise SdeflowError(
+            f"--process {place}: there is no module {module!r} here or among the installed ones."
+        ) from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise SdeflowError(f"--process {place}: {module} has no {part!r}.")
+        found = getattr(found, part)
+    return found if isinstance(found, (Process, Problem)) or not callable(found) else found()
+
+
+def problem_of(name: str | None, place: str | None, x0: Sequence[float], paths: int, finest: int) -> Problem:
+    """A reference problem, or a user's process with a reference on a fine grid.
+
+    Arguments:
+        name: Of a reference problem, or None.
+        place: ``MODULE:NAME`` of a process, a problem, or a function that makes one.
+        x0: The state at which all paths of a process start.
+        paths: How many.
+        finest: The most steps that a method is going to take.
+    """
+    if place is None:
+        assert name is not None
+        return problems.build(name, batch=paths)
+    found = load(place)
+    if isinstance(found, Problem):
+        return found
+    if not isinstance(found, Process):
+        raise SdeflowError(
+            f"--process {place} is {type(found).__name__}; give an sf.SDE, an sf.ODE or an sf.analysis.Problem."
+        )
+    if not x0:
+        raise SdeflowError(
+            f"--process {place} does not say where it starts: give --x0 1.0 (with commas for more coordinates)."
+        )
+    start = torch.tensor(list(x0), dtype=torch.float64).repeat(paths if found.noise != "none" else 1, 1)
+    return Problem(found, start, reference=_reference(found, finest), name=place.partition(":")[2])
+
+
+def _reference(process: Process, finest: int) -> dict[str, Any]:
+    """The most accurate way there is to solve it: on the methods' own path for an SDE, by an eighth-order method for an ODE."""
+    if process.noise == "none":
+        return {"method": "torchdiffeq:dopri8", "rtol": 1e-12, "atol": 1e-12}
+    table, kind = registry(), noise_class(process)
+    names = table.fitting(process, adaptive=False)
+    best = max(names, key=lambda name: (table[name].strong_order[kind], table[name].engine == "native"))
+    return {"method": best, "steps": FINER * finest}
+
+
+def fitting_methods(process: Process, most: int = 5) -> list[str]:
+    """Native methods that solve a process, the highest orders first, and wrapped ones where these are too few."""
+    table, kind = registry(), noise_class(process)
+
+    def rank(name: str) -> tuple[bool, float]:
+        method = table[name]
+        order = method.ode_order if kind == "none" else method.strong_order.get(kind)
+        return method.engine in ("torchsde", "torchdiffeq"), -(order or 0.0)
+
+    plain = [name for name in table.fitting(process) if not {"schedule", "score", "A"} & set(table[name].needs)]
+    return sorted(plain, key=rank)[:most]
