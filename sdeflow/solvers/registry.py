@@ -61,18 +61,23 @@ def _default(process: Process, adaptive: bool, gradient: str) -> str:
     - Itô otherwise: ``euler-maruyama``. ``sriw1`` is far better at small errors (.01 for about 260 evaluations against more
       than 5,000) and not at large ones (.12 and .15 at 48), but it is for elementwise noise only, and asks for the diffusion at
       x − 5√h g, which a square root in it may not survive. A default does not fail where a plain method would not.
+
+    With adaptive steps, by evaluations for the same error: ``shark``, ``sriw1`` (a stage that fails is a step that is
+    rejected), ``slowrk``, and ``spark`` where Stratonovich noise need not commute. Itô noise that is general has no native method
+    with an error estimate: in Stratonovich form it has.
     """
     if process.noise == "none":
         native, wrapped = ("tsit5", "torchdiffeq:dopri5") if adaptive else ("rk4", "torchdiffeq:rk4")
         return wrapped if gradient == "adjoint" else native
-    ito = process.calculus == "ito"
-    if adaptive:
-        return "torchsde:srk" if ito and (process.additive or process.noise != "general") else "torchsde:midpoint"
+    ito, kind = process.calculus == "ito", noise_class(process)
     if gradient == "adjoint":
+        if adaptive:
+            return "torchsde:srk" if ito and kind in ("additive", "diagonal", "scalar") else "torchsde:midpoint"
         return "torchsde:euler" if ito else "torchsde:reversible_heun"
-    kind = noise_class(process)
     if kind == "additive":
         return "shark"
-    if ito:
-        return "euler-maruyama"
-    return "slowrk" if kind in ("scalar", "commutative") else "heun"
+    if kind in ("scalar", "commutative") and not ito:
+        return "slowrk"
+    if adaptive:
+        return "sriw1" if ito and kind in ("diagonal", "scalar") else "spark"
+    return "euler-maruyama" if ito else "heun"

@@ -55,6 +55,9 @@ def check_jacobian(job: Job, method: str, gradient_free: bool) -> None:
 
 
 def _shares_it(method: Method, process: SDE) -> bool:
+    """Whether a method would fail on this diffusion too: for the same reason, or since its order is for elementwise noise."""
+    if method.engine == "native":
+        return process.noise == "diagonal" and "general" not in method.strong_order
     if method.engine != "torchsde" or method.options["method"] != "milstein" or "options" in method.options:
         return False
     return process.noise == "scalar" or process.calculus == "stratonovich"

@@ -79,7 +79,7 @@ _KNOWN: Mapping[str, Method] = {
         "srk",
         (10, 10),
         strong_order=_orders(_COMMUTING, 1.5),
-        weak_order=_orders(_COMMUTING, 1.5),
+        weak_order=_orders(_COMMUTING, 1.5, additive=2.0),
         calculus="ito",
         needs=("W", "H"),
         limits=(_EULER_BACKWARD,),
@@ -98,7 +98,7 @@ _KNOWN: Mapping[str, Method] = {
         "heun",
         (2, 2),
         strong_order=_orders(_ALL, 1.0, general=0.5),
-        weak_order=_orders(_ALL, 1.0),
+        weak_order=_orders(_ALL, 1.0, additive=2.0),
         calculus="stratonovich",
         paper=_BURRAGE,
     ),
@@ -123,7 +123,7 @@ _KNOWN: Mapping[str, Method] = {
         "reversible_heun",
         (1, 1),
         strong_order=_orders(_ALL, 0.5, additive=1.0),
-        weak_order={"additive": 1.0},
+        weak_order=_orders(_ALL, 1.0, additive=2.0),
         calculus="stratonovich",
         limits=(
             Limit(

@@ -1,0 +1,56 @@
+"""What the suites share: timing side by side, one thread, and a record of what was measured on what."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch.utils.benchmark import Timer
+
+import sdeflow as sf
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+JAX = "SDEFLOW_JAX_PYTHON"  # an interpreter that has jax and diffrax, which want an environment of their own
+
+
+def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median milliseconds of each call; they take turns, so that a busy minute of the machine falls on all."""
+    torch.set_num_threads(1)
+    timers = {name: Timer("call()", globals={"call": call}) for name, call in calls.items()}
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, timer in timers.items():
+            times[name].append(1e3 * timer.timeit(1).mean)
+    return {name: median(values) for name, values in times.items()}
+
+
+def in_jax(script: str, **arguments: Any) -> dict[str, Any]:
+    """What a peer's script prints as JSON when run with the interpreter of jax; or why it was not run."""
+    python = os.environ.get(JAX)
+    if not python:
+        return {"not run": f"{JAX} does not name a Python that has the packages of benchmarks/peers.txt"}
+    command = [python, str(HERE / "peers" / script), json.dumps(arguments)]
+    single = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **single})
+    if done.returncode:
+        return {"not run": (done.stderr.strip().splitlines() or ["it failed without a word"])[-1]}
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def write(name: str, results: Mapping[str, Any], out: Path = RESULTS) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    record = {"environment": sf.analysis.environment(), "command": " ".join(["python", *sys.argv]), **results}
+    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")

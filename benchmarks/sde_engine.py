@@ -1,0 +1,211 @@
+"""The SDE engine beside its peers: dx = −x/2 dt + dW, 500 steps, float32, one thread.
+
+    python benchmarks/sde_engine.py [--quick] [--out benchmarks/results]
+
+Every ratio is of medians from one run, in which the calls take turns. "Noise" is what drawing the same normals costs without a
+solver: Philox4x64 and Box–Muller, the generator of a BrownianPath on the CPU. A peer that is not there is written down as not
+run. The whole suite takes about 15 minutes, most of it torchsde's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+from pathlib import Path
+from typing import Any
+
+from harness import RESULTS, in_jax, side_by_side, write  # first, since it sets the number of threads
+
+import torch
+import torchsde
+
+import sdeflow as sf
+
+STEPS = 500
+SIZES = [(64, 2), (1024, 2), (10_000, 2), (256, 784), (64, 3072)]
+
+Row = dict[str, Any]
+
+
+def process() -> sf.SDE:
+    return sf.SDE(lambda t, x: -0.5 * x, lambda t, x: 1.0, additive=True)
+
+
+class Raw(torch.nn.Module):
+    """The same for torchsde."""
+
+    noise_type = "diagonal"
+    sde_type = "ito"
+
+    def f(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -0.5 * y
+
+    def g(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(y)
+
+
+class RawGeometric(Raw):
+    def f(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 0.3 * y
+
+    def g(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 0.6 * y
+
+
+def by_hand(x: torch.Tensor) -> torch.Tensor:
+    """Euler–Maruyama as one would write it."""
+    h = 1 / STEPS
+    for _ in range(STEPS):
+        x = x - 0.5 * x * h + math.sqrt(h) * torch.randn_like(x)
+    return x
+
+
+def noise_alone(shape: tuple[int, ...]) -> None:
+    """The increments of the path, drawn as a compiled solve draws them, and dropped."""
+    path = sf.BrownianPath(shape, 0.0, 1.0, seed=0, cells=STEPS)
+    together = max(1, min(16, 2**18 // math.prod(shape)))
+    for k in range(0, STEPS, together):
+        path.cell_increments(k, min(together, STEPS - k))
+
+
+def ratio(figure: str, shape: tuple[int, ...], ours: float, theirs: float, bound: str, **more: Any) -> Row:
+    """A row of the record: how many times faster we are than the peer, or how many times slower where the bound says so."""
+    return {"figure": figure, "shape": list(shape), "ms": ours, "peer ms": theirs, "ratio": theirs / ours, "bound": bound, **more}
+
+
+def repeats_for(shape: tuple[int, ...], quick: bool) -> int:
+    return 3 if quick or math.prod(shape) > 10**5 else 7
+
+
+def euler(shape: tuple[int, ...], quick: bool) -> list[Row]:
+    """Euler–Maruyama: native, compiled, through torchsde, and the peers of each."""
+    x, sde = torch.zeros(shape), process()
+    with torch.no_grad():
+        compiled = sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True).stats
+        ms = side_by_side(
+            {
+                "hand": lambda: by_hand(x),
+                "noise": lambda: noise_alone(shape),
+                "native": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama"),
+                "compiled": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True),
+                "torchsde, our path": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="torchsde:euler"),
+            },
+            repeats_for(shape, quick),
+        ) | side_by_side(
+            {"torchsde": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="euler")}, 1 if quick else 3
+        )
+    small = shape == (64, 2)
+    diffrax = in_jax("diffrax_sde.py", what="euler-maruyama", shape=shape, steps=STEPS, repeats=3 if quick else 9)
+    rows = [
+        ratio("torchsde euler: our path / its own", shape, ms["torchsde, our path"], ms["torchsde"], "≥ 5"),
+        ratio(
+            "native Euler–Maruyama / hand-written loop", shape, ms["native"], ms["hand"], f"≥ {1 / (1.5 if small else 1.25):.2f}"
+        ),
+        ratio(
+            "compiled Euler–Maruyama / its normals alone",
+            shape,
+            ms["compiled"],
+            ms["noise"],
+            f"≥ {1 / 1.5:.2f}" if math.prod(shape) >= 20_000 else "",
+            **{"compile seconds": compiled["compile_seconds"]},
+        ),
+    ]
+    figure = "compiled Euler–Maruyama / diffrax, jit"
+    if "ms" in diffrax:
+        rows.append(ratio(figure, shape, ms["compiled"], diffrax["ms"], "reported", peer=diffrax))
+    else:
+        rows.append({"figure": figure, "shape": list(shape), "ms": ms["compiled"], **diffrax})
+    return [row | {"in multiples of the noise": row["ms"] / ms["noise"]} for row in rows]
+
+
+def order_one_and_a_half(shape: tuple[int, ...], quick: bool) -> list[Row]:
+    """SRA1 and ShARK against torchsde's srk."""
+    x, sde = torch.zeros(shape), process()
+    names = ("sra1", "shark")
+    ours = side_by_side(
+        {name: lambda name=name: sf.solve(sde, x, steps=STEPS, seed=0, method=name) for name in names},
+        repeats_for(shape, quick),
+    )
+    peer = side_by_side(
+        {"srk": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="srk")},
+        1 if math.prod(shape) > 10**5 or quick else 3,
+    )
+    bound = "≥ 12" if math.prod(shape) <= 20_000 else "≥ 6"
+    return [ratio(f"{name} / torchsde srk", shape, ours[name], peer["srk"], bound) for name in names]
+
+
+def geometric(quick: bool) -> list[Row]:
+    """SRIW1 against torchsde's srk on geometric Brownian motion, 200 steps."""
+    shape = (1024, 8)
+    x, gbm = torch.ones(shape), sf.processes.GeometricBrownianMotion(0.3, 0.6)
+    ms = side_by_side(
+        {
+            "sriw1": lambda: sf.solve(gbm, x, steps=200, seed=0, method="sriw1"),
+            "srk": lambda: torchsde.sdeint(RawGeometric(), x, [0.0, 1.0], dt=1 / 200, method="srk"),
+        },
+        3 if quick else 5,
+    )
+    return [ratio("sriw1 / torchsde srk, GBM", shape, ms["sriw1"], ms["srk"], "≥ 6")]
+
+
+def tree(shape: tuple[int, ...], depth: int, quick: bool) -> Row:
+    """Sequential queries of a path that has one cell, on a lattice of 2^depth steps."""
+    queries = 50 if quick else STEPS
+    path = sf.BrownianPath(shape, 0.0, 1.0, seed=0)
+    times = [round(k / queries * 2**depth) / 2**depth for k in range(queries + 1)]
+
+    def ask() -> None:
+        for s, t in zip(times, times[1:], strict=False):
+            path(s, t)
+
+    ms = side_by_side({"ours": ask}, 1 if math.prod(shape) > 10**5 else 3)["ours"]
+    figure = f"{queries} queries of a tree, depth {depth}, / diffrax VirtualBrownianTree, jit"
+    peer = in_jax("diffrax_sde.py", what="tree", shape=shape, queries=queries, depth=depth, repeats=1 if quick else 3)
+    if "ms" not in peer:
+        return {"figure": figure, "shape": list(shape), "ms": ms, **peer}
+    bound = "≥ 5" if depth == 10 and math.prod(shape) > 128 else "reported"
+    return ratio(figure, shape, ms, peer["ms"], bound, peer=peer)
+
+
+def memory(quick: bool) -> Row:
+    """How far the peak of the process rises in 100,000 steps at 1024 × 2 without gradients."""
+    x, steps = torch.zeros(1024, 2), 10_000 if quick else 100_000
+    with torch.no_grad():
+        sf.solve(process(), x, steps=100, seed=0, method="euler-maruyama")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sf.solve(process(), x, steps=steps, seed=0, method="euler-maruyama")
+    risen = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"figure": f"peak memory of {steps:,} steps", "shape": [1024, 2], "MB": risen, "bound": "≤ 50 MB"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="three sizes and fewer repeats, about two minutes")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    quick = options.quick
+    sizes = SIZES[:3] if quick else SIZES
+    rows: list[Row] = []
+
+    def record(new: list[Row]) -> None:
+        for row in new:
+            value = f"{row['ratio']:8.2f} ×" if "ratio" in row else f"{row['MB']:8.1f} MB" if "MB" in row else "not run"
+            print(f"{row['figure']:75} {row['shape']!s:12} {value}  {row.get('bound', '')}", flush=True)
+            rows.append(row)
+        write("sde_engine", {"rows": rows}, options.out)
+
+    record([memory(quick)])  # first, while the peak is still the start's
+    for shape in sizes:
+        record(euler(shape, quick))
+    for shape in sizes:
+        record(order_one_and_a_half(shape, quick))
+    record(geometric(quick))
+    for depth in (10, 20):
+        for shape in sizes:
+            record([tree(shape, depth, quick)])
+
+
+if __name__ == "__main__":
+    main()
