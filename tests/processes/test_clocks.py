@@ -18,7 +18,8 @@ properties = settings(derandomize=True, deadline=None, max_examples=25)
 each_noise = pytest.mark.parametrize("noise", NOISES)
 each_calculus = pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
 CELLS = 20
-NATIVE = [name for name, method in sf.methods().items() if method.engine == "native"]
+# Explicit methods: the equation of an implicit step need not have a solution.
+NATIVE = [name for name, method in sf.methods().items() if method.engine == "native" and method.drift_evaluations]
 
 
 @st.composite
@@ -63,6 +64,8 @@ def test_with_one_seed_both_clocks_give_one_trajectory(noise, calculus, seed, si
     interval, fractions = solve
     case = tame(seed, size, noise, additive, calculus=calculus, interval=interval)
     fitting = set(sf.methods().fitting(case.sde, adaptive=False))
+    if noise == "diagonal" and not additive:  # a coordinate of this noise depends on all, which some methods look at
+        fitting = {name for name in fitting if "general" in sf.methods()[name].strong_order}
     options = {
         "method": data.draw(st.sampled_from([name for name in NATIVE if name in fitting])),
         **data.draw(st.sampled_from([{"steps": 7}, {"dt": 0.15 * (interval[1] - interval[0])}])),

@@ -135,3 +135,13 @@ def test_sde_methods_do_not_look_beyond_a_breakpoint(method):
             jump, torch.zeros(2, 1, dtype=torch.float64), breakpoints=[0.5], method=method, seed=0, **rule
         ).final
         assert final.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("method", ["shark", "sra1", "sosra"])
+def test_nothing_is_carried_over_a_jump(method):
+    """A diffusion of .1 before .5 and 1 after, a number on each side: with the breakpoint the answer is exact."""
+    jump = sf.SDE(lambda t, x: 0 * x, lambda t, x: 0.1 + 0.9 * (t >= 0.5).to(x), additive=True)
+    path = sf.BrownianPath((3, 1), 0.0, 1.0, seed=0, cells=10, levy="space-time", dtype=torch.float64)
+    x0 = torch.zeros(3, 1, dtype=torch.float64)
+    final = sf.solve(jump, x0, steps=10, breakpoints=[0.5], method=method, brownian=path).final
+    torch.testing.assert_close(final, 0.1 * path(0.0, 0.5) + path(0.5, 1.0), rtol=0, atol=1e-12)

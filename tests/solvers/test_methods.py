@@ -21,7 +21,7 @@ def test_iterating_gives_the_entries():
     [
         ("huen", "heun"),
         ("srk", "torchsde:srk"),
-        ("milsten", "torchsde:milstein"),
+        ("milsten", "milstein"),
         ("torchsde:skr", "torchsde:srk"),
         ("Tsit5", "tsit5"),
     ],
