@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from sdeflow.errors import ArgumentError
 from sdeflow.models.model import GenerativeModel
@@ -103,7 +104,11 @@ def marginal_schedule(path: GaussianPath, base: Distribution, coupling: Coupling
 
 
 def is_normal(base: Distribution, deviation: float) -> bool:
-    """Whether a law is N(0, deviation² I)."""
+    """Whether a law is N(0, deviation² I), as independent coordinates or with a covariance."""
+    if isinstance(base, MultivariateNormal):
+        identity = torch.eye(base.loc.shape[-1], dtype=base.loc.dtype, device=base.loc.device)
+        close = (base.covariance_matrix / deviation**2 - identity).abs().max() < 1e-5
+        return bool((base.loc == 0).all()) and bool(close)
     inner = base.base_dist if isinstance(base, Independent) else None
     if not isinstance(inner, Normal):
         return False

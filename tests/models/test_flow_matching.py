@@ -289,3 +289,21 @@ def test_two_moons_are_learned():
     distance = lambda x: torch.cdist(x, data).min(1).values.mean().item()  # noqa: E731
     samples = model.sample(500, seed=0, solver={"steps": 20, "method": "heun"})
     assert distance(samples) < 0.12 < 0.3 < distance(Draws(0).samples(base, 500))
+
+
+@pytest.mark.parametrize(
+    ("base", "standard"),
+    [
+        (torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)), True),
+        (torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), torch.ones(2)), 1), True),
+        (torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2) + 0.1), False),
+        (torch.distributions.MultivariateNormal(torch.tensor([0.0, 1.0]), torch.eye(2)), False),
+    ],
+)
+def test_a_standard_normal_base_is_known_in_either_form(base, standard):
+    model = sf.models.FlowMatching(sf.networks.MLP((2,)), base)
+    if standard:
+        assert model.sde(0.5).score is not None
+    else:
+        with pytest.raises(ArgumentError, match="is not N"):
+            model.sde(0.5)
