@@ -2,9 +2,9 @@
 
     python benchmarks/gradients.py [--quick] [--out benchmarks/results]
 
-dx = μx dt + σx dW: x(1) = x(0) exp(μ − σ²/2 + σW), so the gradients of mean x(1) with respect to x(0), μ and σ are known path by
-path. "error" is how far the gradient is from that, relative; "from backprop" how far from the gradient of the steps themselves,
-which for an optimiser is the one that matters. "states" is the most memory that tensors took at once, in states.
+dx = μx dt + σx dW: x(1) = x(0) exp(μ − σ²/2 + σW), so the gradients of mean x(1) with respect to x(0), μ and σ are known
+path by path. "error" is how far the gradient is from that, relative; "from backprop" how far from the gradient of the steps
+themselves, which for an optimiser is the one that matters. "states" is the most memory that tensors took at once, in states.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, side_by_side, write  # first, since it sets the number of threads
-
 import torch
+from harness import RESULTS, side_by_side, write  # first, since it sets the number of threads
 
 import sdeflow as sf
 from sdeflow.analysis.memory import peak_bytes
@@ -93,7 +92,10 @@ def rows(steps: int, repeats: int) -> list[dict[str, Any]]:
             }
         )
     ms = side_by_side({f"{row['method']} {row['gradient']}": row["call"] for row in found}, repeats)
-    return [{k: v for k, v in row.items() if k != "call"} | {"ms": ms[f"{row['method']} {row['gradient']}"]} for row in found]
+    return [
+        {k: v for k, v in row.items() if k != "call"} | {"ms": ms[f"{row['method']} {row['gradient']}"]}
+        for row in found
+    ]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import sdeflow as sf
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-JAX = "SDEFLOW_JAX_PYTHON"  # an interpreter that has jax and diffrax, which want an environment of their own
+JAX = "SDEFLOW_DIFFRAX_PYTHON"  # an interpreter that has jax and diffrax, which want an environment of their own
 
 
 def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
