@@ -67,11 +67,14 @@ def noise_for(kind, rows, t1, cells, seed=1):
 
 
 def claims(kinds=DIFFUSIONS):
-    """Every (method, class, calculus) that a native method claims a strong order for; additive noise is the same in both."""
+    """Every (method, class, calculus) that a native method claims a strong order for; additive noise is the same in both.
+
+    Methods for semi-linear processes, which need a schedule, are not for these problems.
+    """
     return [
         (method, kind, calculus)
         for method in sf.methods()
-        if method.engine == "native"
+        if method.engine == "native" and "schedule" not in method.needs  # those have problems of their own, with a schedule
         for kind in kinds
         if kind in method.strong_order
         for calculus in ("ito", "stratonovich")

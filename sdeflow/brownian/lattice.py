@@ -105,7 +105,8 @@ class Lattice(ABC):
     def coarser(self, start: Integers, stop: Integers) -> Integers:
         """The last position up to ``stop`` on the coarsest lattice with at least 16 steps between the two."""
         drop = np.maximum(np.frexp((stop - start) / COARSE)[1] - 1, 0)
-        return (stop >> drop) << drop
+        last: Integers = (stop >> drop) << drop
+        return last
 
 
 class EqualCells(Lattice):

@@ -2,8 +2,8 @@
 
 The nodes that a row must halve are known from its interval alone: at each level the one that its start is inside of, and the
 one that its stop is inside of. So their keys are made first, one call of the cipher draws for all rows and levels, and what is
-left is arithmetic. Rows get what they would get if the whole batch were asked about their interval, since a draw does not depend on
-what else is drawn.
+left is arithmetic. Rows get what they would get if the whole batch were asked about their interval, since a draw does not
+depend on what else is drawn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Memory:
         self.z: Normals = np.empty((0, 0), np.float32)
         self.n: Normals = self.z
 
-    def __call__(self, draw: Draw, kind: Integers, level: Integers, rows: Rows, nodes: Integers) -> tuple[Normals, Normals]:
+    def __call__(
+        self, draw: Draw, kind: Integers, level: Integers, rows: Rows, nodes: Integers
+    ) -> tuple[Normals, Normals]:
         """The pairs (z, n) of some rows and nodes: those drawn last time, and new ones."""
         index = np.full(len(rows), -1)
         for known, place in zip(self.nodes, self.index, strict=True):
@@ -62,7 +64,7 @@ def descend_rows(cell: Piece, start: Integers, stop: Integers, draw: Callable[..
         cell: The cell's own piece, with W and H of shape ``(n, values)``, one row for each interval.
         start: Where the intervals begin, from 0 to 2^DEPTH.
         stop: Where they end.
-        draw: The pairs (z, n), with shape ``(m, values)``, given for each whether a start (0) or a stop (1) is inside of it, and
+        draw: The pairs (z, n), with shape ``(m, values)``, given for each whether a start (0) or a stop (1) is inside of it,
             its level, row and node. Nodes are numbered as in a heap: the cell is 1, the halves of node k are 2k and 2k + 1.
     """
     plan = [_inside(start, stop, level) for level in range(DEPTH)]

@@ -19,9 +19,10 @@ from torch.distributions import Distribution, constraints
 from sdeflow.brownian import fresh_seed
 from sdeflow.errors import ArgumentError, choose, nearest
 from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, Divergence, Probing, closed_form, draw_probes, exact
+from sdeflow.likelihood.one_velocity import warn_unless_one_velocity
+from sdeflow.likelihood.steps import own_clocks, tightened, turned
 from sdeflow.processes.ode import ODE
 from sdeflow.solvers import Solution, solve
-from sdeflow.solvers.grid import as_sequence
 from sdeflow.solvers.promises import check_additive
 from sdeflow.solvers.registry import get_method
 from sdeflow.types import Field
@@ -29,7 +30,6 @@ from sdeflow.types import Field
 __all__ = ["Flow", "LogProb"]
 
 EXACT_UP_TO = 64  # dimensions: beyond, the D products of an exact trace are a choice, not a default
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,9 @@ class Flow(Distribution):
         return (start, end) if self.base_at == "start" else (end, start)
 
     def _solve(self, process: ODE, x: Tensor, times: tuple[float, float], tighten: float = 1.0) -> Solution:
-        options = _tightened(self.solve_options, tighten)
-        options["steps"] = _turned(options.get("steps"), times)
-        if "stepping" not in options and _own_clocks(options):
+        options = tightened(self.solve_options, tighten)
+        options["steps"] = turned(options.get("steps"), times)
+        if "stepping" not in options and own_clocks(options):
             options["stepping"] = "per-sample"
         try:
             return solve(process, x, times, **options)
@@ -227,7 +227,25 @@ class Flow(Distribution):
 
     def encode(self, x: Tensor) -> Tensor:
         """The base point that is carried to x: the inverse of :meth:`decode`, to the solver's error."""
+        warn_unless_one_velocity(self.ode)
         return self._carry(x, self._from_base[::-1])
+
+    def round_trip(self, x: Tensor) -> Tensor:
+        """How far decode(encode(x)) is from x, in the coordinate where it is farthest: ``(…, *event)`` to ``(…)``.
+
+        Two solves see no more of the map than their own steps, so this is a check and not a bound on the error of either: it
+        finds a tolerance that is too loose, a flow that contracts so much that the way back amplifies rounding, and a
+        velocity that is not the same both ways.
+
+        Example:
+            >>> base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), torch.ones(2)), 1)
+            >>> flow = sf.Flow(sf.ODE(lambda t, x: x), base)
+            >>> bool(flow.round_trip(torch.ones(3, 2)).max() < 1e-4)
+            True
+        """
+        with torch.no_grad():
+            error = (self.decode(self.encode(x)) - x).abs()
+            return error.flatten(x.ndim - len(self.event_shape)).amax(-1)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Samples ``(*sample, *batch, *event)``, differentiable in the flow's parameters and, where it is, the base's."""
@@ -280,6 +298,7 @@ class Flow(Distribution):
             ArgumentError: The last axes of x are not an event of the base.
             SolveError: Some trajectory could not be followed to the base.
         """
+        warn_unless_one_velocity(self.ode)
         return self._log_probs(value, self.seed).value
 
     def log_prob_with_error(self, x: Tensor) -> LogProb:
@@ -303,6 +322,7 @@ class Flow(Distribution):
             >>> bool((estimate.value + 3.8378770664093453).abs() <= estimate.solver_error)
             True
         """
+        warn_unless_one_velocity(self.ode)
         seed = fresh_seed(self.seed)
         fine, coarse = self._log_probs(x, seed, tighten=10.0), self._log_probs(x, seed)
         value = fine.value
@@ -331,44 +351,3 @@ class _Integrals:
     @property
     def value(self) -> Tensor:
         return self.log_base + self.integrals.mean(-1)
-
-
-def _own_clocks(options: dict[str, Any]) -> bool:
-    """Whether a solve with these options can give each sample its own clock."""
-    method = options.get("method")
-    if method is None:
-        return bool(options.get("gradient", "backprop") == "backprop")
-    return "per-sample" in get_method(method).stepping
-
-
-def _turned(steps: Any, times: tuple[float, float]) -> Any:
-    """A grid in the direction of the solve; a number of steps as it is."""
-    steps = as_sequence(steps)
-    if isinstance(steps, str) or not hasattr(steps, "__len__"):
-        return steps
-    nodes = list(steps)
-    return nodes[::-1] if len(nodes) > 1 and (nodes[-1] > nodes[0]) != (times[1] > times[0]) else nodes
-
-
-def _tightened(options: dict[str, Any], factor: float) -> dict[str, Any]:
-    """The step rule, finer: tolerances divided by the factor, or, for fixed steps, steps half as long."""
-    options = dict(options)
-    if factor == 1:
-        return options
-    if options.get("steps") is not None:
-        options["steps"] = _halved(options["steps"])
-    elif options.get("dt") is not None:
-        options["dt"] = options["dt"] / 2
-    else:
-        given = {name: options[name] for name in ("rtol", "atol") if options.get(name) is not None}
-        options.update({name: value / factor for name, value in (given or {"rtol": TOLERANCE}).items()})
-    return options
-
-
-def _halved(steps: Any) -> Any:
-    """Twice the number of steps, or the grid with its midpoints."""
-    if isinstance(steps, int):
-        return 2 * steps
-    nodes = torch.as_tensor(steps, dtype=torch.float64)
-    middles = (nodes[1:] + nodes[:-1]) / 2
-    return torch.cat([torch.stack([nodes[:-1], middles], 1).flatten(), nodes[-1:]])

@@ -18,7 +18,7 @@ TIMES = ("broadcast", "flat", "scalar", "integer")
 
 
 class Adapted(nn.Module):
-    """A network behind the signature (t, x, **condition)."""
+    """A network behind the signature ``(t, x, **condition)``."""
 
     def __init__(self, net: Any, order: str, time: str, time_scale: float, rename: dict[str, str]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def adapt(
     time_scale: float = 1.0,
     rename: dict[str, str] | None = None,
 ) -> nn.Module:
-    """A network of another library, as a network of (t, x, **condition).
+    """A network of another library, as a network of ``(t, x, **condition)``.
 
     ==========================================  =====================================================
     written for                                 ``sf.adapt(net, …)``

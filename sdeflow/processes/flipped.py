@@ -53,6 +53,9 @@ class FlippedSDE(SDE, precise_time=True):
     def drift(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.drift(self.reflect(t), x)
 
+    def denoiser(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.denoiser(self.reflect(t), x)
+
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return self.original.diffusion(self.reflect(t), x)
 
@@ -80,6 +83,9 @@ class FlippedODE(ODE, precise_time=True):
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.velocity(self.reflect(t), x)
+
+    def denoiser(self, t: Time, x: Tensor) -> Tensor:
+        return self.original.denoiser(self.reflect(t), x)
 
 
 def flip(process: Process) -> Process:

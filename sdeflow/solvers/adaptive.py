@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdeflow.errors import ArgumentError
 from sdeflow.solvers.clocks import SharedClock
 from sdeflow.solvers.dop853 import DOPRI8
 from sdeflow.solvers.driven import Driven
@@ -39,6 +40,7 @@ RUNGE_KUTTA_METHODS = tuple(
         fixed=False,
         adaptive=True,
         stepping=("shared", "per-sample"),
+        gradients=("backprop", "checkpoint"),
         paper=tableau.paper,
     )
     for tableau, evaluations in _COSTS
@@ -58,8 +60,17 @@ def run(job: Job) -> Outcome:
     """Solve from the first save time to the last."""
     counter = Counter()
     stepper = _stepper(job, counter)
-    samples = Trajectories(job, stepper)
-    samples.run()
+    remember = job.gradient == "checkpoint" and torch.is_grad_enabled()
+    if remember and (job.events or job.dense):
+        raise ArgumentError(
+            "gradient='checkpoint' keeps nothing between the save times, and so has neither events nor dense output; "
+            "take gradient='backprop'."
+        )
+    samples = Trajectories(job, stepper, remember)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not remember):
+        samples.run()
+    if remember:
+        samples.again(lambda: _stepper(job, Counter()))
     clocks, states = samples.clocks, samples.states()
     extra: dict[str, Any] = {}
     if isinstance(clocks, SharedClock):

@@ -55,15 +55,15 @@ def check_state(x0: Any) -> None:
 
 
 def check_compile(compile: Any, method: Method, gradient: str) -> None:
-    """Whether steps can be compiled: those of fixed size of our own, unless how many evaluations they take depends on the state."""
+    """Whether steps can be compiled: our own of fixed size, unless how many evaluations they take depends on the state."""
     if not isinstance(compile, bool):
         raise ArgumentError(f"compile={compile!r} is neither True nor False.")
     if not compile:
         return
     if method.engine != "native" or method.drift_evaluations is None:
         raise MethodError(
-            f"compile=True fuses native steps of fixed size, and method={method.name!r} has none that are alike; choose another "
-            f"method, or compile the drift and diffusion themselves with torch.compile."
+            f"compile=True fuses native steps of fixed size, and method={method.name!r} has none that are alike; choose "
+            f"another method, or compile the drift and diffusion themselves with torch.compile."
         )
     if gradient == "checkpoint":
         raise ArgumentError(

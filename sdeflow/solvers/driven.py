@@ -57,8 +57,13 @@ class Driven:
 
     def start(self, low: float, high: float, t: float | Tensor, x: Tensor) -> int:
         self.velocity.within(low, high)
-        if self.looks_outside:  # no stage leaves the segment; that costs a few steps some of their order, the solve none
-            self.velocity.lowest, self.velocity.highest = max(self.velocity.lowest, low), min(self.velocity.highest, high)
+        if (
+            self.looks_outside
+        ):  # no stage leaves the segment; that costs a few steps some of their order, the solve none
+            self.velocity.lowest, self.velocity.highest = (
+                max(self.velocity.lowest, low),
+                min(self.velocity.highest, high),
+            )
         return 0
 
     def first_step(self, tolerance: Tolerance, t: float | Tensor, x: Tensor, longest: float) -> Tensor:
@@ -81,7 +86,9 @@ class Driven:
     def attempt(self, step: Step, x: Tensor) -> Attempt:
         terms = self.terms
         terms.h = step.width
-        if isinstance(step.width, Tensor):  # a sample that has arrived takes a step of 0, by whose root nothing is divided
+        if isinstance(
+            step.width, Tensor
+        ):  # a sample that has arrived takes a step of 0, by whose root nothing is divided
             terms.h = torch.where(step.width > 0, step.width, 1.0)
         terms.W, terms.H = self.path.levy(step.t, step.t1) if self.levy else (self.path(step.t, step.t1), None)
         times = self.velocity.times(step.t, step.h, step.t1, tuple(self.method.places))

@@ -23,7 +23,9 @@ from sdeflow.solvers.terms import Stepper, Terms
 
 __all__ = ["Fused", "fused"]
 
-TOGETHER = 16  # steps in a graph: at 64 × 2 a step takes 3 us in 16 and 4 in 8, and compiling takes a second for every ten
+TOGETHER = (
+    16  # steps in a graph: at 64 × 2 a step takes 3 us in 16 and 4 in 8, and compiling takes a second for every ten
+)
 VALUES = 2**18  # of noise in a graph, which stay in the cache
 
 Block = Callable[..., tuple[Tensor, Tensor | None]]
@@ -64,7 +66,9 @@ class Fused:
 
         # A code object of its own: the compiler counts what it has compiled by code, and gives up after eight.
         own = types.FunctionType(block.__code__.replace(), block.__globals__, "block", None, block.__closure__)
-        self._block: Block = torch.compile(own, dynamic=False, fullgraph=True)  # in pieces it would be slower than plain
+        self._block: Block = torch.compile(
+            own, dynamic=False, fullgraph=True
+        )  # in pieces it would be slower than plain
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor | None] | None:
         """As many steps as are taken together, from (x, carried, h, times, W, H) to (x, carried); None if that cannot be."""

@@ -72,7 +72,7 @@ def newton(f: Callable[[Tensor], Tensor], known: Tensor, h: Step) -> tuple[Tenso
 
     def improve(z: Tensor, value: Tensor, matrix: Tensor) -> Tensor:
         residual = (along(known, value, 1.0, h) - z).flatten(1)
-        change, _ = torch.linalg.solve_ex(matrix, residual.unsqueeze(-1))
+        change: Tensor = torch.linalg.solve_ex(matrix, residual.unsqueeze(-1))[0]
         return change.reshape(z.shape)
 
     with torch.no_grad():

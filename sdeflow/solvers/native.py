@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sdeflow.processes.boundary import rounding_unit, state_time
-from sdeflow.processes.process import Process
 from sdeflow.solvers.fused import fused
 from sdeflow.solvers.increments import Increments
 from sdeflow.solvers.job import Counter, Job, Outcome
@@ -196,9 +195,9 @@ class Failures:
 def _stage_times(job: Job, nodes: Sequence[float], places: Sequence[float]) -> list[Tensor]:
     """The times of each place in all of some steps, as the process wants them, so that none is converted in the loop.
 
-    No stage looks beyond the process's interval or a time of a jump, even where a method has places outside its step (that costs
-    a few steps some of their order, and the solve none of its own). At a jump they stay a rounding unit away from it: the stage at the
-    end of a step would otherwise see the coefficient after the jump, which costs every order but one.
+    No stage looks beyond the process's interval or a time of a jump, even where a method has places outside its step (that
+    costs a few steps some of their order, and the solve none). At a jump they stay a rounding unit away from it: the stage
+    at the end of a step would otherwise see the coefficient after the jump, which costs every order but one.
     """
     x, process = job.x0, job.process
     edges = torch.tensor(nodes, dtype=torch.float64, device=x.device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdeflow.solvers import stochastic_tableaus as tableaus
+from sdeflow.solvers.exponential import EXPONENTIAL_METHODS, EXPONENTIAL_STEPPERS
 from sdeflow.solvers.implicit import ImplicitEuler
 from sdeflow.solvers.methods import Limit, Method
 from sdeflow.solvers.milstein import DerivativeFreeMilstein, Milstein
@@ -34,6 +35,7 @@ STEPPERS: Mapping[str, Stepper] = {
     "spark": RungeKutta(tableaus.SPARK),
     "general-shark": RungeKutta(tableaus.GENERAL_SHARK),
     "implicit-euler-maruyama": ImplicitEuler(),
+    **EXPONENTIAL_STEPPERS,
 }
 
 # "Diagonal" means that coordinate i of the diffusion depends on coordinate i only, and "commutative" that the columns of
@@ -219,4 +221,5 @@ NATIVE_METHODS = (
         "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen (Kutta, 1901)",
         ode_order=4,
     ),
+    *EXPONENTIAL_METHODS,
 )

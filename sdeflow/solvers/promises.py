@@ -59,12 +59,12 @@ def is_elementwise(process: SDE, t: float, x: Tensor) -> bool:
     if x[0].numel() == 1:
         return True
     r = torch.linspace(1, 2, x[0].numel(), dtype=x.dtype, device=x.device).reshape(x[0].shape)
+
+    def pulled_back(w: Tensor) -> Tensor:
+        return gradient(lambda y: (w * process.diffusion(t, y).expand_as(y)).flatten(1).sum(1), x)[1]
+
     with torch.no_grad():
-        weighted, plain = (
-            gradient(lambda y, w=w: (w * process.diffusion(t, y).expand_as(y)).flatten(1).sum(1), x)[1]
-            for w in (r, torch.ones_like(r))
-        )
-    return _agree(weighted, r * plain)
+        return _agree(pulled_back(r), r * pulled_back(torch.ones_like(r)))
 
 
 def _columns_commute(process: SDE, t: float, x: Tensor) -> bool:

@@ -63,8 +63,8 @@ def _default(process: Process, adaptive: bool, gradient: str) -> str:
       x − 5√h g, which a square root in it may not survive. A default does not fail where a plain method would not.
 
     With adaptive steps, by evaluations for the same error: ``shark``, ``sriw1`` (a stage that fails is a step that is
-    rejected), ``slowrk``, and ``spark`` where Stratonovich noise need not commute. Itô noise that is general has no native method
-    with an error estimate: in Stratonovich form it has.
+    rejected), ``slowrk``, and ``spark`` where Stratonovich noise need not commute. Itô noise that is general has no native
+    method with an error estimate: in Stratonovich form it has.
     """
     if process.noise == "none":
         native, wrapped = ("tsit5", "torchdiffeq:dopri5") if adaptive else ("rk4", "torchdiffeq:rk4")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sdeflow.solvers.stochastic_tableaus import Row, StochasticTableau, Weights
+from sdeflow.solvers.stochastic_tableaus import FIRST, Row, StochasticTableau, Weights
 from sdeflow.solvers.terms import Advance, Step, Terms
 
 __all__ = ["RungeKutta"]
@@ -34,7 +34,7 @@ class Stage(NamedTuple):
 
     Attributes:
         place: Which of the stepper's places it is at.
-        state: How its state is made, for those that have one of their own.
+        state: How its state is made; None where it is that at the beginning.
         f: Whether f is evaluated.
         g: Whether g is.
         W: Whether g W is used.
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
     """
 
     place: int
-    state: Recipe
+    state: Recipe | None
     f: bool
     g: bool
     W: bool
@@ -71,7 +71,7 @@ class RungeKutta:
         self.stages = tuple(
             Stage(
                 self.places.index(c),
-                Recipe.of(weights),
+                None if weights == FIRST else Recipe.of(weights),
                 f[j],
                 W[j] or H[j],
                 W[j],
@@ -95,7 +95,8 @@ class RungeKutta:
         gH: Found = {}
         last = None
         for j, stage in enumerate(self.stages):
-            z, t = _plus(x, stage.state, terms.h, noisy, f, gW, gH), times[stage.place]
+            t = times[stage.place]
+            z = x if stage.state is None else _plus(x, stage.state, terms.h, noisy, f, gW, gH)
             if stage.f:
                 f[j] = terms.drift(t, z)
             if noisy and stage.g:
@@ -116,9 +117,8 @@ class RungeKutta:
 
 def _plus(x: Tensor, recipe: Recipe, h: Step, noisy: bool, f: Found, gW: Found, gH: Found) -> Tensor:
     """x and a sum over the stages."""
-    shared = isinstance(h, float)
-    for j, weight in recipe.f:
-        x = torch.add(x, f[j], alpha=weight * h) if shared else torch.addcmul(x, f[j], h, value=weight)
+    for j, weight in recipe.f:  # `along`, without a call in the innermost loop
+        x = torch.add(x, f[j], alpha=weight * h) if isinstance(h, float) else torch.addcmul(x, f[j], h, value=weight)
     if noisy:
         for j, weight in recipe.W:
             x = torch.add(x, gW[j], alpha=weight)

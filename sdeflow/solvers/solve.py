@@ -95,12 +95,12 @@ def solve(
         jacobian: ∂v/∂x of an ODE for a stiff method, a function of (t, x) with shape ``(B, D, D)``; without, the velocity is
             differentiated.
         event: An :class:`~sdeflow.Event` or several: zeros of functions of (t, x), shape ``(B,)``, to be found on the way of
-            an ODE with adaptive steps. A function by itself ends a sample where it is zero. ``sol.events`` has times and states.
+            an ODE with adaptive steps. A function by itself ends a sample where it is zero; ``sol.events`` has times, states.
         dense: Whether to keep the solution between the save times, ``sol(t)`` (adaptive native methods).
-        gradient: ``"backprop"`` through the steps; ``"checkpoint"``, the same gradients with memory for √n of n steps, at the price
-            of taking each step twice (native fixed steps); or the wrapped libraries' ``"adjoint"``.
-        compile: Whether several steps are to be fused in one graph of ``torch.compile`` (native fixed steps). The first solve of a
-            process and shape waits for the compiler, ``sol.stats["compile_seconds"]``; later ones find its work done.
+        gradient: ``"backprop"`` through the steps; ``"checkpoint"``, the same gradients with memory for √n of n steps, at the
+            price of taking each step twice (native methods); or the wrapped libraries' ``"adjoint"``.
+        compile: Whether several steps are to be fused in one graph of ``torch.compile`` (native fixed steps). The first solve
+            of a process and shape waits for the compiler, ``sol.stats["compile_seconds"]``; later ones find its work done.
         progress: Whether to show a progress bar.
         max_steps: The greatest number of attempted steps of an adaptive solve.
         on_failure: ``"raise"`` a SolveError that carries what was computed, or ``"return"`` it with its status.

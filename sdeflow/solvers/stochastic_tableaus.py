@@ -28,6 +28,7 @@ from dataclasses import dataclass
 __all__ = [
     "EULER",
     "EULER_HEUN",
+    "FIRST",
     "GENERAL_SHARK",
     "HEUN",
     "MIDPOINT",

@@ -14,15 +14,15 @@ in the dtype of x that broadcasts against it. A method never asks which: :func:`
 a method of lower order from the same evaluations. Its sign means nothing. It is a pathwise error of one step, not of the
 solve, and it is blind to what both methods miss: for noise that does not commute, to the Lévy area.
 
-**The diffusion at the ends.** Where it depends on time only and a method needs it at both ends of a step, the value at the end
-is that at the beginning of the next one: an advance hands it out as ``last`` and the next step takes it as ``first``. Pass None
-where a coefficient jumps between the two.
+**What a step hands to the next.** An advance hands it out as ``last``, and the next step takes it as ``first``. It is the
+diffusion at the end, where it depends on time only and a method needs it at both ends of a step; or the history of a multistep
+method. Pass None where a coefficient jumps between the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -43,13 +43,13 @@ class Advance(NamedTuple):
     Attributes:
         x: The state at the end of the step.
         error: The estimate of its error, where one was asked for.
-        last: The diffusion at the end of the step, where it serves the next one.
+        last: What serves the next step: the diffusion at the end of this one, or the history of a multistep method.
         failed: Which samples found no solution of an implicit equation, ``(B,)``; None where there is none.
     """
 
     x: Tensor
     error: Tensor | None = None
-    last: Tensor | None = None
+    last: Any = None
     failed: Tensor | None = None
 
 
@@ -85,8 +85,14 @@ class Terms:
         self.counter.diffusion += 1
         return check_diffusion(self._noise, self._diffusion(t, x), x)
 
+    def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
+        """E[x_data | x_t = x]: one evaluation of the model, counted as one of the drift."""
+        self.counter.drift += 1
+        return check_field("denoiser", self.process.denoiser(t, x), x)
+
     def apply(self, g: Tensor, v: Tensor | None) -> Tensor:
         """σ v, broadcasting to the state."""
+        assert v is not None
         return torch.matmul(g, v.unsqueeze(-1)).squeeze(-1) if self._general else g * v
 
     def plus(self, x: Tensor, g: Tensor, v: Tensor) -> Tensor:
@@ -103,10 +109,8 @@ class Stepper(Protocol):
     @property
     def error_order(self) -> float | None: ...
 
-    def step(
-        self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Tensor | None = None, error: bool = False
-    ) -> Advance:
-        """One step from x."""
+    def step(self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Any = None, error: bool = False) -> Advance:
+        """One step from x; ``first`` is what the step before handed on, None where there is none."""
         ...
 
 

@@ -7,6 +7,7 @@ leave the batch when that pays.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -17,8 +18,9 @@ from sdeflow.solvers.controller import OWN_TARGET, SHARED_TARGET, Controller, To
 from sdeflow.solvers.dense import Dense
 from sdeflow.solvers.events import Watch
 from sdeflow.solvers.job import Job
+from sdeflow.solvers.replay import Taken, again, still_where_rejected, value_at
 from sdeflow.solvers.status import Status
-from sdeflow.solvers.stepper import Stepper, horner
+from sdeflow.solvers.stepper import Stepper
 
 __all__ = ["Trajectories"]
 
@@ -27,9 +29,15 @@ PAYS = 0.75  # the batch is narrowed when at most this part of it is still under
 
 
 class Trajectories:
-    """The samples of a solve, where they are, and what has been saved of them."""
+    """The samples of a solve, where they are, and what has been saved of them.
 
-    def __init__(self, job: Job, stepper: Stepper) -> None:
+    Arguments:
+        job: The solve.
+        stepper: What takes its steps.
+        remember: Whether the steps are to be taken :meth:`again`.
+    """
+
+    def __init__(self, job: Job, stepper: Stepper, remember: bool = False) -> None:
         self.job, self.stepper, self.x = job, stepper, job.x0
         self.tolerance = Tolerance(job.rtol, job.atol, getattr(job.process, "error_mask", None), job.x0)
         shared = job.stepping == "shared"
@@ -39,7 +47,8 @@ class Trajectories:
         self.watch = Watch(job.events) if job.events else None
         self.ended_x = job.x0
         self.dense = Dense(job.times[0], job.times[-1]) if job.dense else None
-        self.can_narrow = not (shared or job.events or job.dense)
+        self.taken: list[Taken] | None = [] if remember else None
+        self.can_narrow = not (shared or job.events or job.dense or remember)
         self.rates: deque[Tensor] = deque(maxlen=CHECKS)
 
     def run(self) -> None:
@@ -53,6 +62,7 @@ class Trajectories:
     def cross(self, low: float, high: float) -> None:
         """Take all samples from one time to another."""
         clocks, job, stepper = self.clocks, self.job, self.stepper
+        self.segment = (low, high)
         clocks.charge(stepper.start(low, high, clocks.t, self.x))
         if low == job.times[0]:
             if job.first_step is None:
@@ -87,13 +97,23 @@ class Trajectories:
         with torch.no_grad():
             verdict = clocks.judge(self.tolerance.error(estimates, self.x, x1))
         self.polynomial: Tensor | None = None
+        if verdict.some and verdict.accepted is not None:
+            # A row that was rejected has a gradient of 0, but 0·∞ is NaN, and parameters are shared with the other rows. The
+            # product of the derivatives of all stages overflows before the state itself does.
+            wild = x1.requires_grad and not bool(x1.detach().abs().amax() < torch.finfo(x1.dtype).max ** (1 / 16))
+            if wild or self.taken is not None:
+                step = still_where_rejected(step, verdict.accepted, self.wide(verdict.accepted))
+            if wild:
+                x1 = stepper.attempt(step, self.x).x
         if self.watch is not None and verdict.some:
             x1 = self.look_out(self.watch, x1, verdict)
-        if verdict.saves:
-            self.save(x1, clocks.passed())
+        passed = clocks.passed() if verdict.saves else []
+        self.save(x1, passed)
         if verdict.some:
             polynomial = None if self.dense is None else self.look_up()
             mask = None if verdict.accepted is None else self.wide(verdict.accepted)
+            if self.taken is not None:
+                self.taken.append(Taken(*self.segment, step, mask, passed))
             self.x = x1 if mask is None else torch.where(mask, x1, self.x)
             stepper.advance(verdict.accepted)
             clocks.advance(verdict)
@@ -136,14 +156,17 @@ class Trajectories:
 
     def save(self, x1: Tensor, passed: list[Saves]) -> None:
         """Look up the states at the save times that the step has passed."""
-        for save, rows, place, at_end in passed:
-            value = x1 if rows is None else x1[rows]
-            if place is not None:
-                polynomial = self.look_up(rows)
-                inside = horner(polynomial if rows is None else polynomial[:, rows], place)
-                value = inside if at_end is None else torch.where(at_end, value, inside)
+        for saves in passed:
+            rows = saves.rows
+            value = value_at(saves, x1, lambda rows=rows: self.look_up(rows))  # type: ignore[misc]
             samples = self.clocks.rows[rows] if isinstance(self.clocks, OwnClocks) and rows is not None else None
-            self.saved.append((save, samples, value))
+            self.saved.append((saves.save, samples, value))
+
+    def again(self, stepper: Callable[[], Stepper]) -> None:
+        """Take the steps again, now with a graph."""
+        assert self.taken is not None
+        values = again(self.taken, stepper, self.job.x0)
+        self.saved = [(save, samples, value) for (save, samples, _), value in zip(self.saved, values, strict=True)]
 
     def narrow(self) -> None:
         """Go on with those that are still under way."""

@@ -132,5 +132,7 @@ def test_gradients_converge_to_the_closed_form(method, gradient, calculus, order
 
 def test_the_adjoint_of_reversible_heun_is_backprop():
     path = sf.BrownianPath((50, 1), 0, 1, seed=0, cells=64, dtype=torch.float64)
-    modes = [sensitivities("torchsde:reversible_heun", mode, 64, "stratonovich", path)[0] for mode in ("backprop", "adjoint")]
+    modes = [
+        sensitivities("torchsde:reversible_heun", mode, 64, "stratonovich", path)[0] for mode in ("backprop", "adjoint")
+    ]
     torch.testing.assert_close(*modes, rtol=1e-12, atol=1e-12)

@@ -61,7 +61,9 @@ def test_the_law_does_not_depend_on_the_tolerance(method, stepping):
     for tolerance in (1.0, 0.3, 0.1, 0.03, 0.01):
         start = torch.zeros(rows, 3, dtype=torch.float64)
         driver = path(BrownianPath, rows)
-        x = sf.solve(heisenberg(), start, rtol=0.0, atol=tolerance, method=method, stepping=stepping, brownian=driver).final
+        x = sf.solve(
+            heisenberg(), start, rtol=0.0, atol=tolerance, method=method, stepping=stepping, brownian=driver
+        ).final
         assert standard_errors(x[:, :1].square(), 1.0) < 5
         torch.testing.assert_close(x[:, :2], driver(0.0, 1.0), rtol=0, atol=1e-12)
 
@@ -70,7 +72,14 @@ def test_redrawing_after_a_rejection_would_be_noticed():
     """The stated wrong version loses variance: the paths that are rejected are the lively ones."""
     start = torch.zeros(4000, 3, dtype=torch.float64)
     driver = path(Forgetful, 4000)
-    options = {"rtol": 0.0, "atol": 0.1, "first_step": 0.5, "stepping": "per-sample", "method": "heun", "brownian": driver}
+    options = {
+        "rtol": 0.0,
+        "atol": 0.1,
+        "first_step": 0.5,
+        "stepping": "per-sample",
+        "method": "heun",
+        "brownian": driver,
+    }
     solution = sf.solve(heisenberg(), start, **options)
     assert solution.stats["rejected"].sum() > 0
     assert standard_errors(solution.final[:, :1].square(), 1.0) > 5
@@ -136,14 +145,22 @@ def test_a_sample_does_not_depend_on_its_batch_mates(method):
 
 
 @seeded
-@given(times=st.lists(st.floats(0.01, 0.99), max_size=4, unique=True), stepping=st.sampled_from(["shared", "per-sample"]))
+@given(
+    times=st.lists(st.floats(0.01, 0.99), max_size=4, unique=True), stepping=st.sampled_from(["shared", "per-sample"])
+)
 def test_save_times_are_ends_of_steps(times, stepping):
     """What is saved at a time is what a solve to that time ends with, for noise whose steps do not matter."""
     brownian = sf.processes.BrownianMotion(1.0)
     driver = path(BrownianPath, 3)
     t = [0.0, *sorted(times), 1.0]
     sol = sf.solve(
-        brownian, torch.zeros(3, 2, dtype=torch.float64), t, rtol=1e-2, method="shark", stepping=stepping, brownian=driver
+        brownian,
+        torch.zeros(3, 2, dtype=torch.float64),
+        t,
+        rtol=1e-2,
+        method="shark",
+        stepping=stepping,
+        brownian=driver,
     )
     for time, x in zip(t, sol.x, strict=True):
         torch.testing.assert_close(x, driver(0.0, time), rtol=0, atol=1e-9)
@@ -188,7 +205,9 @@ def test_evaluations_are_counted(stepping):
 def test_a_sample_that_fails_keeps_what_it_has():
     wild = sf.SDE(lambda t, x: x**3, lambda t, x: 0.1 * x)
     x0 = torch.tensor([[0.1], [3.0]], dtype=torch.float64)
-    sol = sf.solve(wild, x0, [0.0, 0.02, 1.0], rtol=1e-3, method="sriw1", stepping="per-sample", seed=0, on_failure="return")
+    sol = sf.solve(
+        wild, x0, [0.0, 0.02, 1.0], rtol=1e-3, method="sriw1", stepping="per-sample", seed=0, on_failure="return"
+    )
     assert sol.status.tolist()[0] == Status.SUCCESS
     assert sol.status.tolist()[1] != Status.SUCCESS
     assert sol.x[1].isfinite().all()

@@ -68,7 +68,9 @@ def flow_errors(law, sde, method, span, counts):
 
 def test_every_method_that_needs_a_schedule_has_its_orders_tested_here():
     """What the order tests of other methods leave out, these take in: by what a method needs, not by its name."""
-    assert {"ddim", "dpmpp-2m", "exponential-heun", "edm-heun", "ancestral", "sde-dpmpp-2m"} <= {m.name for m in NEEDING}
+    assert {"ddim", "dpmpp-2m", "exponential-heun", "edm-heun", "ancestral", "sde-dpmpp-2m"} <= {
+        m.name for m in NEEDING
+    }
     for method in NEEDING:
         assert {"schedule", "score"} <= set(method.needs) and method.engine == "native"
         assert method in FLOWS or method in NOISY
@@ -82,7 +84,7 @@ def test_every_method_that_needs_a_schedule_has_its_orders_tested_here():
 @pytest.mark.parametrize("span", [SPAN, SPAN[::-1]], ids=["sampling", "encoding"])
 @pytest.mark.parametrize("method", FLOWS, ids=lambda m: m.name)
 def test_the_order_on_the_flow_is_what_is_claimed(method, name, span):
-    counts = (64, 128, 256)
+    counts = (48, 96, 192)
     errors = flow_errors(PINNED, DIFFUSIONS[name], method.name, span, counts)
     assert errors[-1] < 0.05
     assert abs(slope(errors, counts) - method.ode_order) <= 0.25
@@ -98,7 +100,7 @@ def test_the_order_on_random_mixtures_is_at_least_the_claim(seed, name, encode):
     generator = torch.Generator().manual_seed(seed)
     weights, means, variances = torch.rand(3, 3, generator=generator, dtype=D)
     law = sf.laws.GaussianMixture(0.2 + weights, (4 * means - 2)[:, None], 0.2 + variances)
-    counts = (128, 256, 512)
+    counts = (32, 64, 128)
     for method in FLOWS:
         errors = flow_errors(law, DIFFUSIONS[name], method.name, SPAN[::-1] if encode else SPAN, counts)
         assert slope(errors, counts) >= method.ode_order - 0.25, method.name
@@ -127,29 +129,24 @@ def posterior(sde, x, t, s):
 @each_diffusion
 @pytest.mark.parametrize("method", [m for m in NOISY if "H" not in m.needs], ids=lambda m: m.name)
 def test_the_weak_order_on_the_reversal_is_what_is_claimed(method, name):
-    """From the law itself, whose variance shows the error, and from a point, whose mean does too."""
-    sde, counts = DIFFUSIONS[name], (64, 128, 256)
+    """On one clock from the law itself, whose variance shows the error, and on the other from a point, whose mean does too."""
+    sde, counts = DIFFUSIONS[name], (40, 80, 160)
     score = GAUSSIAN.along(sde).score
-    for clock in ("backward", "flipped"):
-        rev = sde.reverse(score, clock=clock)
+    law = [level(sde, t)[1:] for t in SPAN]
+    for clock, start, expected in (("backward", *law), ("flipped", (1.5, 0.0), posterior(sde, 1.5, *SPAN))):
+        rev, errors = sde.reverse(score, clock=clock), []
         span = SPAN if clock == "backward" else tuple(rev.reflect(t) for t in SPAN)
-        for start, expected in (
-            (level(sde, SPAN[0])[1:], level(sde, SPAN[1])[1:]),
-            ((1.5, 0.0), posterior(sde, 1.5, *SPAN)),
-        ):
-            errors = []
-            for n in counts:
-                nodes = time_grids.log_snr(rev, n, span)
-                mean, variance = moments_at_end(rev, method.name, nodes, *start)
-                errors.append(math.hypot(mean - expected[0], variance - expected[1]))
-            assert abs(slope(errors, counts) - method.weak_order["additive"]) <= 0.25, (clock, errors)
+        for n in counts:
+            mean, variance = moments_at_end(rev, method.name, time_grids.log_snr(rev, n, span), *start)
+            errors.append(math.hypot(mean - expected[0], variance - expected[1]))
+        assert abs(slope(errors, counts) - method.weak_order["additive"]) <= 0.25, (clock, errors)
 
 
 @each_diffusion
 @pytest.mark.parametrize("method", [m for m in NOISY if "H" not in m.needs], ids=lambda m: m.name)
 def test_the_weak_order_holds_for_any_amount_of_noise(method, name):
     """Of the SDEs with the same marginals, those with noise of another size, which is not that of the diffusion."""
-    sde, counts = DIFFUSIONS[name], (64, 128, 256)
+    sde, counts = DIFFUSIONS[name], (40, 80, 160)
     score = GAUSSIAN.along(sde).score
     half = sde.schedule.squared_diffusion
     process = sde.reverse(score, clock="backward").marginal_preserving(score, lambda t: (0.1 + t) * half(t))
@@ -199,17 +196,18 @@ def test_the_strong_order_is_what_is_claimed(method):
 
 @pytest.mark.parametrize("method", [m for m in NOISY if "H" in m.needs], ids=lambda m: m.name)
 def test_a_corrector_has_a_bias_that_no_step_takes_away(method):
-    """Order 0 in both senses, as the registry says: in 400 dimensions the law of N(0, I) data under VP is stationary, and each
-    coordinate's variance settles at 1 + u/2 or so for Langevin steps of u = 2 (.16)² = .05, with any number of steps.
+    """Order 0 in both senses, as the registry says. Of data that are all 0 only noise is left, for which the ancestral step is exact;
+    a Langevin step of u = 2 (.16)² = .05 then takes its variance towards s²/(1 − u/2), the more often the more steps there are.
 
-    The mean square over 2000 × 400 coordinates has a standard error of .0016: twice ten of them are between the bounds.
+    The mean square over 500 × 400 coordinates has a standard error of .0032, and the bounds are more than six of them away.
     """
     assert method.strong_order == method.weak_order == {"additive": 0.0}
-    sde = DIFFUSIONS["vp"]
-    process = sde.reverse(lambda t, x: -x, clock="backward")
-    generator = torch.Generator().manual_seed(0)
-    x0 = torch.randn(2000, 400, generator=generator, dtype=D)
-    for n in (20, 40):
-        nodes = time_grids.log_snr(process, n, SPAN)
-        final = sf.solve(process, x0, SPAN, steps=nodes, method=method.name, seed=n).final
-        assert 0.01 < final.square().mean().item() - 1 < 0.04
+    sde, biases = sf.processes.VarianceExploding(0.1, 10.0), []
+    process = sde.reverse(lambda t, x: -x / sde.schedule.variance(t), clock="backward")
+    deviations = [float(sde.schedule.s(t)) for t in (0.9, 0.3)]
+    x0 = deviations[0] * torch.randn(500, 400, generator=torch.Generator().manual_seed(0), dtype=D)
+    for n in (50, 200):
+        nodes = time_grids.log_snr(process, n, (0.9, 0.3))
+        final = sf.solve(process, x0, (0.9, 0.3), steps=nodes, method=method.name, seed=n).final
+        biases.append(final.square().mean().item() / deviations[1] ** 2 - 1)
+    assert all(0 < bias < 0.05 for bias in biases) and biases[1] > 0.5 * biases[0]

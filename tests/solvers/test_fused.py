@@ -43,7 +43,9 @@ def test_the_path_and_the_answer_are_the_same(method, additive):
     assert fused.stats["compile_seconds"] > 0
     assert again.stats["compile_seconds"] == 0
     assert torch.equal(again.x, fused.x)
-    assert {k: fused.stats[k] for k in ("nfe_drift", "accepted")} == {k: plain.stats[k] for k in ("nfe_drift", "accepted")}
+    assert {k: fused.stats[k] for k in ("nfe_drift", "accepted")} == {
+        k: plain.stats[k] for k in ("nfe_drift", "accepted")
+    }
 
 
 def test_gradients_go_through():
@@ -58,7 +60,9 @@ def test_gradients_go_through():
 def test_what_cannot_be_compiled_is_solved_without_and_said(monkeypatch):
     x, options = torch.ones(2, 2), {"steps": 40, "seed": 0, "method": "euler-maruyama"}
     monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
-    with pytest.warns(SdeflowWarning, match=r"could not be compiled \(RuntimeError: no C\+\+ compiler.*goes on without"):
+    with pytest.warns(
+        SdeflowWarning, match=r"could not be compiled \(RuntimeError: no C\+\+ compiler.*goes on without"
+    ):
         solution = sf.solve(Damped(), x, compile=True, **options)
     assert torch.equal(solution.x, sf.solve(Damped(), x, **options).x)
     assert solution.stats["compiled_steps"] == 0

@@ -1,5 +1,7 @@
 """Gradients of ODE solves in every mode, against finite differences and each other; and under torch.func."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -45,7 +47,9 @@ def test_gradients_are_those_of_finite_differences(mode, times):
     def states(x, rate):
         return sf.solve(pendulum(rate), x, times, **SOLVES[mode]).x[1:]
 
-    assert torch.autograd.gradcheck(states, (start(2), rate), eps=1e-5, atol=1e-6, rtol=1e-5)
+    # The libraries' adjoints take no undefined gradients.
+    strict = {"check_undefined_grad": "adjoint" not in mode}
+    assert torch.autograd.gradcheck(states, (start(2), rate), eps=1e-5, atol=1e-6, rtol=1e-5, **strict)
 
 
 @pytest.mark.parametrize("mode", ["backprop, fixed", "checkpoint, fixed"])
@@ -64,12 +68,12 @@ def test_so_are_second_derivatives_of_what_is_differentiated_through_the_steps(m
 def hard(rate):
     """Rows of different difficulty, a jump, and steps that are rejected."""
     return sf.ODE(
-        lambda t, x: -rate * x * (1 + 30 * x.abs()) + torch.where(t < 0.5, 5.0, -5.0) * torch.sin(20 * t), interval=(0.0, 1.0)
+        lambda t, x: -rate * x * (1 + 5 * x.square()) + torch.where(t < 0.5, 5.0, -5.0) * torch.sin(20 * t),
+        interval=(0.0, 1.0),
     )
 
 
-@pytest.mark.parametrize("stepping", ["shared", "per-sample"])
-@pytest.mark.parametrize("method", [*TABLEAUS, "rodas5p"])
+@pytest.mark.parametrize(("method", "stepping"), [*product(TABLEAUS, ("shared", "per-sample")), ("rodas5p", "shared")])
 def test_checkpoint_is_backprop_with_the_same_steps_to_rounding(method, stepping):
     """States, counts and gradients, at times between the steps, with rejected steps and a jump, and none of them refused."""
     x = torch.tensor([[0.01, 0.02], [1.0, -2.0], [4.0, 0.1]], dtype=DOUBLE, requires_grad=True)
@@ -86,7 +90,22 @@ def test_checkpoint_is_backprop_with_the_same_steps_to_rounding(method, stepping
         assert torch.equal(torch.as_tensor(plain.stats[name]), torch.as_tensor(checkpointed.stats[name]))
     assert torch.allclose(checkpointed.x, plain.x, rtol=1e-10, atol=1e-12)
     for a, b in zip(gradients, expected, strict=True):
-        assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+        assert a.isfinite().all() and torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_a_rejected_step_that_overflows_leaves_the_gradients_finite(mode):
+    """x' = −θ x³ from 1 and from 1000: with a first step of 0.1 the second row overflows, while the first goes on."""
+    x = torch.tensor([[1.0], [1000.0]], dtype=DOUBLE, requires_grad=True)
+    rate = torch.tensor(1.0, dtype=DOUBLE, requires_grad=True)
+    ode = sf.ODE(lambda t, x: -rate * x**3 * (x.square() * 1e-30).exp())
+    options = {"rtol": 1e-8, "stepping": "per-sample", "first_step": 0.1, "gradient": mode}
+    final = sf.solve(ode, x, (0.0, 0.5), **options).final
+    by_x, by_rate = torch.autograd.grad(final.sum(), [x, rate])
+    truth = x / (1 + 2 * rate * 0.5 * x.square()).sqrt()
+    expected = torch.autograd.grad(truth.sum(), [x, rate])
+    assert torch.allclose(final, truth, rtol=1e-5)
+    assert torch.allclose(by_x, expected[0], rtol=1e-4, atol=1e-9) and torch.allclose(by_rate, expected[1], rtol=1e-4)
 
 
 def test_checkpoint_of_an_sde_with_adaptive_steps_takes_the_same_path():
@@ -100,19 +119,19 @@ def test_checkpoint_of_an_sde_with_adaptive_steps_takes_the_same_path():
 
 
 def test_checkpoint_keeps_a_fraction_of_what_backprop_keeps():
-    """300 and more steps: the graph of √n of them and √n states, so a tenth of the memory is generous."""
-    net = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Tanh(), torch.nn.Linear(64, 2)).double()
-    ode = sf.ODE(lambda t, x: torch.cos(20 * t) * net(x), interval=(0.0, 20.0))
-    x = torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    """60 and more steps: the graph of √n of them and √n states, so 0.3 of the memory is generous."""
+    x = start(64)
+    ode = sf.ODE(lambda t, x: torch.cos(20 * t) * x.sin().exp(), interval=(0.0, 3.0))
+    options = {"method": "bosh3", "rtol": 1e-4}
 
     def memory(mode):
         def call():
-            sf.solve(ode, x, rtol=1e-6, gradient=mode).final.sum().backward()
+            sf.solve(ode, x, gradient=mode, **options).final.sum().backward()
 
         return peak_bytes(call, torch.device("cpu"))
 
-    assert sf.solve(ode, x, rtol=1e-6).stats["accepted"] > 300
-    assert memory("checkpoint") < 0.1 * memory("backprop")
+    assert sf.solve(ode, x, **options).stats["accepted"] > 60
+    assert memory("checkpoint") < 0.3 * memory("backprop")
 
 
 def test_checkpoint_with_nothing_to_differentiate_and_with_failures():
@@ -121,11 +140,11 @@ def test_checkpoint_with_nothing_to_differentiate_and_with_failures():
     assert torch.allclose(plain, torch.exp(torch.tensor(-1.0)).expand(2, 1), atol=1e-4) and not plain.requires_grad
     blows_up = sf.ODE(lambda t, x: x**2)
     y = torch.tensor([[0.5], [2.0]], dtype=DOUBLE, requires_grad=True)
-    options = {"rtol": 1e-8, "stepping": "per-sample", "gradient": "checkpoint", "on_failure": "return"}
+    options = {"rtol": 1e-5, "stepping": "per-sample", "gradient": "checkpoint", "on_failure": "return"}
     solution = sf.solve(blows_up, y, **options)  # x = y/(1 − t y)
     assert solution.success.tolist() == [True, False] and solution.final[1].isnan()
     (gradient,) = torch.autograd.grad(solution.final[0].sum(), y)
-    assert gradient[0].item() == pytest.approx(4.0, rel=1e-5)
+    assert gradient[0].item() == pytest.approx(4.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("option", [{"dense": True}, {"event": lambda t, x: x[:, 0] - 0.5}], ids=["dense", "event"])
@@ -166,9 +185,14 @@ def test_functional_gradients_are_those_of_autograd(method):
 
 @pytest.mark.parametrize("method", FIXED)
 def test_an_ensemble_of_parameters_is_a_vmap(method):
+    """``on_failure="return"``: whether a solve has failed is no question that vmap can answer."""
+
+    def final(x, rate):
+        return sf.solve(pendulum(rate), x, steps=5, method=method, on_failure="return").final
+
     x, rates = start().detach(), torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE)
-    found = torch.vmap(lambda rate: final(x, rate, method))(rates)
-    assert torch.allclose(found, torch.stack([final(x, rate, method) for rate in rates]), rtol=1e-12)
-    slopes = torch.vmap(torch.func.grad(lambda rate: final(x, rate, method).sum()))(rates)
-    singly = torch.stack([torch.func.grad(lambda rate: final(x, rate, method).sum())(rate) for rate in rates])
+    found = torch.vmap(lambda rate: final(x, rate))(rates)
+    assert torch.allclose(found, torch.stack([final(x, rate) for rate in rates]), rtol=1e-12)
+    slopes = torch.vmap(torch.func.grad(lambda rate: final(x, rate).sum()))(rates)
+    singly = torch.stack([torch.func.grad(lambda rate: final(x, rate).sum())(rate) for rate in rates])
     assert torch.allclose(slopes, singly, rtol=1e-12)

@@ -24,7 +24,6 @@ import torch
 import torchsde
 from torch import Tensor
 
-from sdeflow.brownian import Driver
 from sdeflow.errors import SdeflowWarning
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.backends.torchsde_adapter import Coefficients, Noise, RealClock, StepClock

@@ -55,6 +55,8 @@ def check_jacobian(job: Job, method: str, gradient_free: bool) -> None:
 
 
 def _shares_it(method: Method, process: SDE) -> bool:
+    if method.engine == "native":  # see check_commuting
+        return process.noise == "diagonal" and "general" not in method.strong_order
     """Whether a method would fail on this diffusion too: for the same reason, or since its order is for elementwise noise."""
     if method.engine == "native":
         return process.noise == "diagonal" and "general" not in method.strong_order
