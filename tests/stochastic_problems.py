@@ -74,7 +74,7 @@ def claims(kinds=DIFFUSIONS):
     return [
         (method, kind, calculus)
         for method in sf.methods()
-        if method.engine == "native" and "schedule" not in method.needs  # those have problems of their own, with a schedule
+        if method.engine == "native" and "schedule" not in method.needs
         for kind in kinds
         if kind in method.strong_order
         for calculus in ("ito", "stratonovich")
