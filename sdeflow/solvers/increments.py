@@ -42,12 +42,14 @@ class Increments:
         self._each: list[Drawn] = []
 
     def __call__(self, step: int) -> Drawn:
-        if not self._first <= step < self._first + len(self._each):
+        place = step - self._first
+        if not 0 <= place < len(self._each):
             first = step - step % self.ahead
             W, H = self._draw(first, min(self.ahead, len(self.nodes) - 1 - first))
             parts = [None] * len(W) if H is None else H.unbind()
             self._each = list(zip(W.unbind(), parts, strict=True))
-        return self._each[step - self._first]
+            place = step - first
+        return self._each[place]
 
     def block(self, first: int, count: int) -> Drawn:
         """The same of some consecutive steps, ``(count, B, *event)``."""

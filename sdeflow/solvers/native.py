@@ -78,21 +78,23 @@ class FixedSteps:
     def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
         """Steps ``first, …, stop − 1``: the loop. The state, what the last step hands to the next, and what is to be saved."""
         terms, saved = Terms(self.job.process, self.counter), []
-        step, nodes, progress = self.stepper.step, self.nodes, self.job.progress
+        step, nodes, progress, noise = self.stepper.step, self.nodes, self.job.progress, self.noise
+        saves, jumps = self.saves, self.jumps
         for k in range(first, stop):
-            terms.h = nodes[k + 1] - nodes[k]
-            if self.noise is not None:
-                terms.W, terms.H = self.noise(k)
-            if k in self.jumps:
+            end = nodes[k + 1]
+            terms.h = end - nodes[k]
+            if noise is not None:
+                terms.W, terms.H = noise(k)
+            if jumps and k in jumps:
                 carried = None
             x, _, carried, failed = step(terms, self.times(k), x, carried)
             if failed is not None:
                 x = self.failures.note(x, failed, nodes[k])
-            if k + 1 in self.saves:
+            if k + 1 in saves:
                 saved.append(x)
-                progress(nodes[k + 1])
+                progress(end)
             elif k % 16 == 0:
-                progress(nodes[k + 1])
+                progress(end)
         return x, carried, saved
 
     def times(self, k: int) -> tuple[Tensor, ...]:

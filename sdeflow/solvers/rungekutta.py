@@ -14,7 +14,15 @@ from sdeflow.solvers.terms import Advance, Step, Terms
 __all__ = ["RungeKutta"]
 
 Sum = tuple[tuple[int, float], ...]
-Found = dict[int, Tensor]
+
+
+class Found(NamedTuple):
+    """What the stages of a step have come to, by their number."""
+
+    f: dict[int, Tensor]
+    g: dict[int, Tensor]
+    gW: dict[int, Tensor]
+    gH: dict[int, Tensor]
 
 
 class Recipe(NamedTuple):
@@ -37,8 +45,8 @@ class Stage(NamedTuple):
         state: How its state is made; None where it is that at the beginning.
         f: Whether f is evaluated.
         g: Whether g is.
-        W: Whether g W is used.
-        H: Whether g H is used.
+        W: Whether g W is used more than once, and so worth a product of its own.
+        H: The same of g H.
         at_start: Whether its g may come from the step before.
         at_end: Whether its g serves the step that follows.
     """
@@ -63,7 +71,7 @@ class RungeKutta:
     def __init__(self, tableau: StochasticTableau) -> None:
         sums = (*tableau.stages, tableau.b)
         f, W, H = (
-            [any(_entry(getattr(weights, kind), j) for weights in sums) for j in range(len(tableau.c))]
+            [sum(_entry(getattr(weights, kind), j) != 0 for weights in sums) for j in range(len(tableau.c))]
             for kind in ("f", "W", "H")
         )
         self.places = tuple(sorted(set(tableau.c)))
@@ -72,10 +80,10 @@ class RungeKutta:
             Stage(
                 self.places.index(c),
                 None if weights == FIRST else Recipe.of(weights),
-                f[j],
-                W[j] or H[j],
-                W[j],
-                H[j],
+                f[j] > 0,
+                W[j] > 0 or H[j] > 0,
+                W[j] > 1,
+                H[j] > 1,
                 carries and c == 0,
                 carries and c == 1,
             )
@@ -88,42 +96,42 @@ class RungeKutta:
     def step(
         self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Tensor | None = None, error: bool = False
     ) -> Advance:
-        W, H = terms.W, terms.H
-        noisy = W is not None
-        f: Found = {}
-        gW: Found = {}
-        gH: Found = {}
+        noisy = terms.W is not None
+        found = Found({}, {}, {}, {})
         last = None
         for j, stage in enumerate(self.stages):
             t = times[stage.place]
-            z = x if stage.state is None else _plus(x, stage.state, terms.h, noisy, f, gW, gH)
+            z = x if stage.state is None else _plus(x, stage.state, terms, found)
             if stage.f:
-                f[j] = terms.drift(t, z)
+                found.f[j] = terms.drift(t, z)
             if noisy and stage.g:
                 g = first if stage.at_start else None
                 if g is None:
                     g = terms.diffusion(t, z)
                 if stage.at_end:
                     last = g
+                found.g[j] = g
                 if stage.W:
-                    gW[j] = terms.apply(g, W)
+                    found.gW[j] = terms.apply(g, terms.W)
                 if stage.H:
-                    gH[j] = terms.apply(g, H)
-        y = _plus(x, self.b, terms.h, noisy, f, gW, gH)
+                    found.gH[j] = terms.apply(g, terms.H)
+        y = _plus(x, self.b, terms, found)
         if not error or self.error is None:
             return Advance(y, None, last)
-        return Advance(y, _plus(torch.zeros_like(x), self.error, terms.h, noisy, f, gW, gH), last)
+        return Advance(y, _plus(torch.zeros_like(x), self.error, terms, found), last)
 
 
-def _plus(x: Tensor, recipe: Recipe, h: Step, noisy: bool, f: Found, gW: Found, gH: Found) -> Tensor:
+def _plus(x: Tensor, recipe: Recipe, terms: Terms, found: Found) -> Tensor:
     """x and a sum over the stages."""
+    h = terms.h
     for j, weight in recipe.f:  # `along`, without a call in the innermost loop
-        x = torch.add(x, f[j], alpha=weight * h) if isinstance(h, float) else torch.addcmul(x, f[j], h, value=weight)
-    if noisy:
-        for j, weight in recipe.W:
-            x = torch.add(x, gW[j], alpha=weight)
-        for j, weight in recipe.H:
-            x = torch.add(x, gH[j], alpha=weight)
+        k = found.f[j]
+        x = torch.add(x, k, alpha=weight * h) if isinstance(h, float) else torch.addcmul(x, k, h, value=weight)
+    if terms.W is not None:
+        for weights, products, v in ((recipe.W, found.gW, terms.W), (recipe.H, found.gH, terms.H)):
+            for j, weight in weights:
+                product = products.get(j)
+                x = terms.plus(x, found.g[j], v, weight) if product is None else torch.add(x, product, alpha=weight)
     return x
 
 

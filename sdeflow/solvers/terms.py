@@ -95,9 +95,10 @@ class Terms:
         assert v is not None
         return torch.matmul(g, v.unsqueeze(-1)).squeeze(-1) if self._general else g * v
 
-    def plus(self, x: Tensor, g: Tensor, v: Tensor) -> Tensor:
-        """x + σ v."""
-        return x + self.apply(g, v) if self._general else torch.addcmul(x, g, v)
+    def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0) -> Tensor:
+        """x + w σ v."""
+        assert v is not None
+        return torch.add(x, self.apply(g, v), alpha=weight) if self._general else torch.addcmul(x, g, v, value=weight)
 
 
 class Stepper(Protocol):
