@@ -23,6 +23,22 @@ class GivenCells(Driver):
     def cell_levies(self, first, count):
         return self.W[first : first + count], self.H[first : first + count]
 
+    def _cell(self, interval):
+        return round((interval.start - self.t0) / (self.t1 - self.t0) * self.cells)
+
+    def _increment(self, interval):
+        return self.W[self._cell(interval)]
+
+    def _increment_and_levy(self, interval):
+        k = self._cell(interval)
+        return self.W[k], self.H[k]
+
+    def _area_noise(self, interval):
+        """Signs for what W and H leave open of the Lévy area: they have its mean and variance, and depend on the interval."""
+        generator = torch.Generator().manual_seed(self._cell(interval))
+        shape = (*self.shape, self.shape[-1])
+        return (torch.randint(2, shape, generator=generator) * 2.0 - 1.0).to(self.W)
+
     def coarse(self, cells):
         """The same path in fewer cells, by Chen's relation."""
         W, H = self.W, self.H
@@ -33,7 +49,7 @@ class GivenCells(Driver):
     def _unavailable(self, *_):
         raise AssertionError("a path that is given by cells was asked for something else")
 
-    _increment = _increment_and_levy = _rows = _area_noise = reverse = _unavailable
+    _rows = reverse = _unavailable
 
 
 def given_cells(shape, t1, cells, seed):

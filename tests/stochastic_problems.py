@@ -66,15 +66,16 @@ def noise_for(kind, rows, t1, cells, seed=1):
     return given_cells((rows, 1 if kind == "scalar" else 2), t1, cells, seed)
 
 
-def claims(kinds=DIFFUSIONS):
-    """Every (method, class, calculus) that a native method claims a strong order for; additive noise is the same in both.
+def claims(kinds=DIFFUSIONS, engines=("native", "torchsde")):
+    """Every (method, class, calculus) that a method claims a strong order for, native or torchsde's.
 
-    Methods for semi-linear processes, which need a schedule, are not for these problems.
+    Additive noise is the same in either calculus. Methods for semi-linear processes, which need a schedule, are not for these
+    problems.
     """
     return [
         (method, kind, calculus)
         for method in sf.methods()
-        if method.engine == "native" and "schedule" not in method.needs
+        if method.engine in engines and "schedule" not in method.needs
         for kind in kinds
         if kind in method.strong_order
         for calculus in ("ito", "stratonovich")

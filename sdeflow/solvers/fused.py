@@ -49,7 +49,7 @@ class Fused:
         self.together = count
         self.seconds = 0.0
         self._cold = True
-        terms = Terms(process, Counter())
+        terms = Terms(process, Counter(), remember=False)
 
         def block(
             x: Tensor, carried: Tensor | None, h: Tensor, times: Sequence[Tensor], W: Tensor | None, H: Tensor | None

@@ -62,14 +62,17 @@ class Terms:
         h: The length of the step.
         W: The Brownian increment over it; None for an ODE.
         H: Its space-time Lévy area, for the methods that need it.
+        remember: Whether to keep a diffusion that is a number as a tensor; a graph would have it among its outputs.
     """
 
-    def __init__(self, process: Process, counter: Counter) -> None:
+    def __init__(self, process: Process, counter: Counter, remember: bool = True) -> None:
         self.process = process
         self.counter = counter
         self.h: Step = 0.0
         self.W: Tensor | None = None
         self.H: Tensor | None = None
+        self.remember = remember
+        self._constant: tuple[float, Tensor] | None = None
         self._noise = process.noise
         self._general = process.noise == "general"
         # Times come prepared, and the loop is outside inference mode: of a coefficient's guard only the check is left.
@@ -83,7 +86,12 @@ class Terms:
 
     def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
         self.counter.diffusion += 1
-        return check_diffusion(self._noise, self._diffusion(t, x), x)
+        g = self._diffusion(t, x)
+        if not (self.remember and isinstance(g, float)):
+            return check_diffusion(self._noise, g, x)
+        if self._constant is None or self._constant[0] != g:  # a number becomes a tensor once, not in every step
+            self._constant = g, check_diffusion(self._noise, g, x)
+        return self._constant[1]
 
     def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
         """E[x_data | x_t = x]: one evaluation of the model, counted as one of the drift."""

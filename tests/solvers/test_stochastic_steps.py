@@ -13,7 +13,7 @@ from sdeflow.solvers.job import Counter
 from sdeflow.solvers.native_methods import STEPPERS
 from sdeflow.solvers.terms import Terms
 
-CLAIMS = claims()
+CLAIMS = claims(engines=["native"])
 EXPLICIT = [entry for entry in CLAIMS if not entry[0].name.startswith("implicit")]
 CARRYING = {"sea", "shark", "sra1", "sosra"}  # those that hand g at the end of a step to the next one
 

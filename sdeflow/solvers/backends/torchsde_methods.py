@@ -114,7 +114,7 @@ _KNOWN: Mapping[str, Method] = {
         "log_ode",
         (2, 2),
         strong_order=_orders(_ALL, 1.0, general=0.5),
-        weak_order=_orders(_ALL, 1.0),
+        weak_order=_orders(_COMMUTING, 1.0),  # with general noise it is not measured
         calculus="stratonovich",
         needs=("W", "H", "A"),
         paper="An optimal polynomial approximation of Brownian motion (Foster, Lyons & Oberhauser, 2020), https://arxiv.org/abs/1904.06998",
