@@ -26,6 +26,7 @@ class Noise(str, Enum):
     additive = "additive"
     diagonal = "diagonal"
     scalar = "scalar"
+    commutative = "commutative"
     general = "general"
 
 
@@ -110,5 +111,12 @@ def _plain(noise: Noise, calculus: Calculus) -> Process:
     """A process of which only the kind matters."""
     if noise is Noise.none:
         return ODE(lambda t, x: x)
-    shape = "diagonal" if noise is Noise.additive else noise.value
-    return SDE(lambda t, x: x, lambda t, x: x, noise=shape, additive=noise is Noise.additive, calculus=calculus.value)
+    shape = {Noise.additive: "diagonal", Noise.commutative: "general"}.get(noise, noise.value)
+    return SDE(
+        lambda t, x: x,
+        lambda t, x: x,
+        noise=shape,
+        additive=noise is Noise.additive,
+        commutative=noise is Noise.commutative,
+        calculus=calculus.value,
+    )

@@ -189,7 +189,9 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
         start, stop = float(ta), float(tb)
         self.observe(start, stop)
         areas = return_A and self.areas
-        parts = self._step(int(start), return_U) if self._steps and not areas else self._query(start, stop, return_U, areas)
+        parts = (
+            self._step(int(start), return_U) if self._steps and not areas else self._query(start, stop, return_U, areas)
+        )
         if not areas:
             parts = [_shaped(part, self._shape) for part in parts]
             if return_A:
