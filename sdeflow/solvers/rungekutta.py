@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdeflow.solvers.stochastic_tableaus import FIRST, Row, StochasticTableau, Weights
-from sdeflow.solvers.terms import Advance, Step, Terms
+from sdeflow.solvers.terms import Advance, Terms
 
 __all__ = ["RungeKutta"]
 

@@ -1,4 +1,4 @@
-"""Weak orders of every method, native or of torchsde: the error of one step in expectation is of the order h^(p + 1), without sampling."""
+"""Weak orders, native and torchsde's: the error of one step in expectation is of the order h^(p + 1), without sampling."""
 
 from functools import cache
 
@@ -23,8 +23,8 @@ def pinned(kind, calculus):
     return PolynomialSDE(kind, calculus, seed=0)
 
 
-# torchsde's Milstein refuses the scalar problem, whose Jacobian is not symmetric; no weak order is claimed of log_ode for general
-# noise, since its Lévy area is not a function of the W and H that are integrated over.
+# torchsde's Milstein refuses the scalar problem, whose Jacobian is not symmetric; no weak order is claimed of log_ode for
+# general noise, since its Lévy area is not a function of the W and H that are integrated over.
 REFUSED = ("torchsde:milstein", "scalar")
 CLAIMS = [c for c in claims() if c[1] in c[0].weak_order and (c[0].name, c[1]) != REFUSED]
 

@@ -712,6 +712,7 @@ def test_warnings_of_the_velocity_come_out() -> None:
 def _job(ode, name: str, **changes) -> Job:
     defaults = {
         "process": ode,
+        "owner": ode,
         "x0": torch.ones(2, 2, dtype=DOUBLE),
         "times": (0.0, 1.0),
         "method": TABLE[name],
