@@ -36,14 +36,14 @@ UNIT, HALF_UNIT = np.float32(2.0**-32), np.float32(2.0**-33)
 RADIANS = np.float32(np.pi * 2.0**-31)
 
 
-def box_muller(bits: Words, z: Normals, n: Normals) -> None:
-    """Fill z and n with the pairs of some words, all with the same length."""
+def box_muller(bits: Words, z: Normals, n: Normals, variance: float = 1.0) -> None:
+    """Fill z and n with the pairs of some words, all with the same length, as normals of some variance."""
     halves = bits.view(np.uint32)
     r = halves[HIGH::2].astype(np.float32)
     r *= UNIT
     r += HALF_UNIT
     np.log(r, out=r)
-    r *= np.float32(-2.0)
+    r *= np.float32(-2.0 * variance)
     np.sqrt(r, out=r)
     angle = halves[LOW::2].view(np.int32).astype(np.float32)
     angle *= RADIANS
@@ -51,7 +51,7 @@ def box_muller(bits: Words, z: Normals, n: Normals) -> None:
     np.multiply(np.sin(angle, out=angle), r, out=n)
 
 
-def normal_rows(seed: int, stream: int, keys: Sequence[Key], first: int, count: int) -> Normals:
+def normal_rows(seed: int, stream: int, keys: Sequence[Key], first: int, count: int, variance: float = 1.0) -> Normals:
     """Values ``first, …, first + count − 1`` of the draw of each key, with shape ``(keys, count)``.
 
     Value 2i of a draw is the z of its word i, and value 2i + 1 the n.
@@ -68,7 +68,8 @@ def normal_rows(seed: int, stream: int, keys: Sequence[Key], first: int, count: 
         for key, row in zip(keys, out, strict=True):
             for start in range(0, wide, CHUNK):
                 part = row[2 * start : 2 * (start + CHUNK)]
-                box_muller(words(seed, stream, key, first // 2 + start, len(part) // 2), part[::2], part[1::2])
+                bits = words(seed, stream, key, first // 2 + start, len(part) // 2)
+                box_muller(bits, part[::2], part[1::2], variance)
     elif wide:
         group = CHUNK // wide  # small draws are transformed together
         bits = np.empty((min(group, len(keys)), wide), np.uint64)
@@ -77,7 +78,7 @@ def normal_rows(seed: int, stream: int, keys: Sequence[Key], first: int, count: 
             for i, key in enumerate(some):
                 bits[i] = words(seed, stream, key, first // 2, wide)
             part = out[start : start + group].reshape(-1)
-            box_muller(bits[: len(some)].reshape(-1), part[::2], part[1::2])
+            box_muller(bits[: len(some)].reshape(-1), part[::2], part[1::2], variance)
     return out if out.shape[1] == count else out[:, skipped : skipped + count]
 
 

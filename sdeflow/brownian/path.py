@@ -243,17 +243,20 @@ class BrownianPath(Driver):
 
     def _cells(self, stream: Stream, first: int, count: int, variance: float) -> FloatArray:
         """Draws for consecutive cells, scaled, ``(count, *shape)``; the variance is that over a time of 1."""
+        # Equal cells in float32 are scaled on the way to normals; others, and those that go on in float64, afterwards.
+        at_once = self._array_dtype is np.float32 and isinstance(self._lattice, EqualCells)
         drawn = normal_rows(
             self.seed,
             stream,
             [(k, 0, 0) for k in range(first, first + count)],
             self.first_row * self._values,
             self.shape[0] * self._values,
+            variance * self._lattice.longest if at_once else 1.0,
         )
-        lengths = self._lattice.lengths(first, count)
-        scale = np.sqrt(variance * lengths).astype(self._array_dtype)[:, None]
-        out = drawn if self._array_dtype is np.float32 else np.empty(drawn.shape)
-        scaled: FloatArray = np.multiply(drawn, scale, out=out).reshape(count, *self.shape)
+        if not at_once:
+            scale = np.sqrt(variance * self._lattice.lengths(first, count)).astype(self._array_dtype)
+            drawn = np.multiply(drawn, scale[:, None], dtype=self._array_dtype)
+        scaled: FloatArray = drawn.reshape(count, *self.shape)
         return scaled
 
     def _cell_increment(self, cell: int) -> FloatArray:

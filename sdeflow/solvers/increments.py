@@ -42,6 +42,10 @@ class Increments:
         self._each: list[Drawn] = []
 
     def __call__(self, step: int) -> Drawn:
+        return self.ready(step)[0]
+
+    def ready(self, step: int) -> list[Drawn]:
+        """Those of a step and of some that follow it."""
         place = step - self._first
         if not 0 <= place < len(self._each):
             first = step - step % self.ahead
@@ -49,7 +53,7 @@ class Increments:
             parts = [None] * len(W) if H is None else H.unbind()
             self._each = list(zip(W.unbind(), parts, strict=True))
             place = step - first
-        return self._each[place]
+        return self._each[place:]
 
     def block(self, first: int, count: int) -> Drawn:
         """The same of some consecutive steps, ``(count, B, *event)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from sdeflow.solvers.terms import Terms
 __all__ = ["run"]
 
 CHUNK = 1024  # steps whose times are prepared together
+NOTHING = (None, None)  # the noise of a process that has none
 
 Saved = list[Tensor]
 
@@ -78,30 +79,34 @@ class FixedSteps:
     def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
         """Steps ``first, …, stop − 1``: the loop. The state, what the last step hands to the next, and what is to be saved."""
         terms, saved = Terms(self.job.process, self.counter), []
-        step, nodes, progress, noise = self.stepper.step, self.nodes, self.job.progress, self.noise
+        step, nodes, progress = self.stepper.step, self.nodes, self.job.progress
         saves, jumps = self.saves, self.jumps
-        for k in range(first, stop):
-            end = nodes[k + 1]
-            terms.h = end - nodes[k]
-            if noise is not None:
-                terms.W, terms.H = noise(k)
-            if jumps and k in jumps:
-                carried = None
-            x, _, carried, failed = step(terms, self.times(k), x, carried)
-            if failed is not None:
-                x = self.failures.note(x, failed, nodes[k])
-            if k + 1 in saves:
-                saved.append(x)
-                progress(end)
-            elif k % 16 == 0:
-                progress(end)
+        k = first
+        while k < stop:
+            noise = repeat(NOTHING) if self.noise is None else self.noise.ready(k)
+            for times, (terms.W, terms.H) in zip(self.times(k), noise, strict=False):  # as many as are ready of both
+                end = nodes[k + 1]
+                terms.h = end - nodes[k]
+                if jumps and k in jumps:
+                    carried = None
+                x, _, carried, failed = step(terms, times, x, carried)
+                if failed is not None:
+                    x = self.failures.note(x, failed, nodes[k])
+                k += 1
+                if k in saves:
+                    saved.append(x)
+                    progress(end)
+                elif k % 16 == 0:
+                    progress(end)
+                if k == stop:
+                    break
         return x, carried, saved
 
-    def times(self, k: int) -> tuple[Tensor, ...]:
-        """The times of a step's places, as the process wants them."""
+    def times(self, k: int) -> list[tuple[Tensor, ...]]:
+        """The times of the places of a step, as the process wants them, and of some steps that follow it."""
         if k // CHUNK != self._chunk:
             self._prepare(k)
-        return self._ready[k % CHUNK]
+        return self._ready[k % CHUNK :]
 
     def times_of_block(self, first: int, count: int) -> list[Tensor]:
         """The same of some consecutive steps, ``(count,)`` for each place."""

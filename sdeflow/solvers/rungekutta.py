@@ -122,16 +122,27 @@ class RungeKutta:
 
 
 def _plus(x: Tensor, recipe: Recipe, terms: Terms, found: Found) -> Tensor:
-    """x and a sum over the stages."""
-    h = terms.h
+    """x and a sum over the stages; without gradients the first sum is a new tensor, and the others are added to it in place."""
+    h, own = terms.h, False
+    in_place = isinstance(h, float) and not torch.is_grad_enabled()
     for j, weight in recipe.f:  # `along`, without a call in the innermost loop
         k = found.f[j]
-        x = torch.add(x, k, alpha=weight * h) if isinstance(h, float) else torch.addcmul(x, k, h, value=weight)
+        if not isinstance(h, float):
+            x = torch.addcmul(x, k, h, value=weight)
+        elif own and in_place:
+            x.add_(k, alpha=weight * h)
+        else:
+            x = torch.add(x, k, alpha=weight * h)
+        own = True
     if terms.W is not None:
         for weights, products, v in ((recipe.W, found.gW, terms.W), (recipe.H, found.gH, terms.H)):
             for j, weight in weights:
                 product = products.get(j)
-                x = terms.plus(x, found.g[j], v, weight) if product is None else torch.add(x, product, alpha=weight)
+                if product is None:
+                    x = terms.plus(x, found.g[j], v, weight, own and in_place)
+                else:
+                    x = x.add_(product, alpha=weight) if own and in_place else torch.add(x, product, alpha=weight)
+                own = True
     return x
 
 

@@ -103,10 +103,12 @@ class Terms:
         assert v is not None
         return torch.matmul(g, v.unsqueeze(-1)).squeeze(-1) if self._general else g * v
 
-    def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0) -> Tensor:
+    def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0, in_place: bool = False) -> Tensor:
         """x + w σ v."""
         assert v is not None
-        return torch.add(x, self.apply(g, v), alpha=weight) if self._general else torch.addcmul(x, g, v, value=weight)
+        if self._general:
+            return torch.add(x, self.apply(g, v), alpha=weight)
+        return x.addcmul_(g, v, value=weight) if in_place else torch.addcmul(x, g, v, value=weight)
 
 
 class Stepper(Protocol):
