@@ -82,20 +82,19 @@ def repeats_for(shape: tuple[int, ...], quick: bool) -> int:
 def euler(shape: tuple[int, ...], quick: bool) -> list[Row]:
     """Euler–Maruyama: native, compiled, through torchsde, and the peers of each."""
     x, sde = torch.zeros(shape), process()
-    with torch.no_grad():
-        compiled = sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True).stats
-        ms = side_by_side(
-            {
-                "hand": lambda: by_hand(x),
-                "noise": lambda: noise_alone(shape),
-                "native": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama"),
-                "compiled": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True),
-                "torchsde, our path": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="torchsde:euler"),
-            },
-            repeats_for(shape, quick),
-        ) | side_by_side(
-            {"torchsde": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="euler")}, 1 if quick else 3
-        )
+    compiled = sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True).stats
+    ms = side_by_side(
+        {
+            "hand": lambda: by_hand(x),
+            "noise": lambda: noise_alone(shape),
+            "native": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama"),
+            "compiled": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True),
+            "torchsde, our path": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="torchsde:euler"),
+        },
+        repeats_for(shape, quick),
+    ) | side_by_side(
+        {"torchsde": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="euler")}, 1 if quick else 3
+    )
     slower = f"≥ {1 / (1.5 if shape == (64, 2) else 1.25):.2f}"
     diffrax = in_jax("diffrax_sde.py", what="euler-maruyama", shape=shape, steps=STEPS, repeats=3 if quick else 9)
     rows = [
@@ -177,10 +176,9 @@ def tree(shape: tuple[int, ...], depth: int, quick: bool) -> Row:
 def memory(quick: bool) -> Row:
     """How far the peak of the process rises in 100,000 steps at 1024 × 2 without gradients."""
     x, steps = torch.zeros(1024, 2), 10_000 if quick else 100_000
-    with torch.no_grad():
-        sf.solve(process(), x, steps=100, seed=0, method="euler-maruyama")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sf.solve(process(), x, steps=steps, seed=0, method="euler-maruyama")
+    sf.solve(process(), x, steps=100, seed=0, method="euler-maruyama")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sf.solve(process(), x, steps=steps, seed=0, method="euler-maruyama")
     risen = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     return {"figure": f"peak memory of {steps:,} steps", "shape": [1024, 2], "MB": risen, "bound": "≤ 50 MB"}
 
@@ -202,6 +200,7 @@ def main() -> None:
             rows.append(row)
         write("sde_engine", {"rows": rows}, options.out)
 
+    torch.set_grad_enabled(False)  # for all alike
     record([memory(quick)])  # first, while the peak is still the start's
     for shape in sizes:
         record(euler(shape, quick))
