@@ -42,7 +42,8 @@ class Increments:
         self._each: list[Drawn] = []
 
     def __call__(self, step: int) -> Drawn:
-        return self.ready(step)[0]
+        place = step - self._first
+        return self._each[place] if 0 <= place < len(self._each) else self.ready(step)[0]
 
     def ready(self, step: int) -> list[Drawn]:
         """Those of a step and of some that follow it."""
