@@ -1,7 +1,8 @@
 r"""Adaptive steps for SDEs: a native method in the adaptive loop, driven by a path that can be asked again.
 
 Steps depend on the noise that they have met, and a step that is rejected has met noise already. Whoever forgets it and draws
-anew prefers the quiet half of all paths, and loses variance even for :math:`dX = dW`. Here the path is a fixed function, and a rejected step merely looks at less of it, so that the law is right at every tolerance.
+anew prefers the quiet half of all paths, and loses variance even for :math:`dX = dW`. Here the path is a fixed
+function, and a rejected step merely looks at less of it, so that the law is right at every tolerance.
 
 Ends of steps that are estimates anyway are moved to times which the path finds with few draws
 (:meth:`~sdeflow.brownian.driver.Driver.shorten`).
