@@ -19,7 +19,6 @@ from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import BridgePath, Coupling, Draws, as_coupling
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.linear import BrownianMotion
-from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Field, Time
 
@@ -96,19 +95,9 @@ class BridgeMatching(GenerativeModel):
         free = BrownianMotion(self.sigma, interval=(0.0, 1.0 - CUT))
         return free.condition(Conditional(self, "grad_log_h", condition))
 
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int | None = None,
-        process: Process | None = None,
-        solver: dict[str, Any] | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        """n samples from the base along the diffusion, ``(n, *event)``; ``solver`` needs a step: ``{"steps": 100}``."""
-        if process is None:
-            process, condition = self.sde(**condition), {}
-        return super().sample(n, seed=seed, process=process, solver=solver, **condition)
+    def carrier(self, **condition: Any) -> SDE:
+        """The diffusion; so ``sample`` wants a step in ``solver``, as in ``{"steps": 100}``."""
+        return self.sde(**condition)
 
     def transport(self, x0: Tensor, *, solver: dict[str, Any] | None = None, **condition: Any) -> Tensor:
         """The ends of paths from given points, with the shape of x0; random, by the ``seed`` in ``solver``."""

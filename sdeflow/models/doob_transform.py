@@ -23,7 +23,6 @@ from sdeflow.models.ode import Conditional
 from sdeflow.networks import Gradient
 from sdeflow.paths import Draws, Purpose
 from sdeflow.processes.boundary import state_time
-from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers import solve
 from sdeflow.types import Field, Time
@@ -121,16 +120,6 @@ class DoobTransform(GenerativeModel):
             raise ArgumentError("the noise of a Doob transform is that of its process; another ε needs a score.")
         return self.process.condition(Conditional(self, "grad_log_h", condition))
 
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int | None = None,
-        process: Process | None = None,
-        solver: dict[str, Any] | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        """n ends of paths from the base, ``(n, *event)``; ``solver`` needs a step: ``{"steps": 100}``."""
-        if process is None:
-            process, condition = self.sde(**condition), {}
-        return super().sample(n, seed=seed, process=process, solver=solver, **condition)
+    def carrier(self, **condition: Any) -> SDE:
+        """The conditioned process; so ``sample`` wants a step in ``solver``, as in ``{"steps": 100}``."""
+        return self.sde(**condition)

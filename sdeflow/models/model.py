@@ -240,6 +240,10 @@ class GenerativeModel(nn.Module, ABC):
     # --- use -----------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    def carrier(self, **condition: Any) -> Process:
+        """What carries samples from the base where no process is named: the flow, or what a model without one has."""
+        return self.ode(**condition)
+
     def sample(
         self,
         n: int,
@@ -254,7 +258,7 @@ class GenerativeModel(nn.Module, ABC):
         Arguments:
             n: How many.
             seed: For the base and the noise; with it the global generators are neither read nor changed.
-            process: What carries them, the flow by default; such as ``model.sde(0.5)``, or that given more conditions.
+            process: What carries them, :meth:`carrier` by default; such as ``model.sde(0.5)``, or that given more conditions.
             solver: Options of :func:`sdeflow.solve`: ``method``, ``steps``, ``rtol``, ….
             condition: What the network is given besides, one row per sample or one for all.
 
@@ -270,7 +274,7 @@ class GenerativeModel(nn.Module, ABC):
                 f"process= has conditions of its own, so {', '.join(condition)} would be ignored; "
                 f"give them to what makes the process, as in model.sde(epsilon, {next(iter(condition))}=…)."
             )
-        chosen = self.ode(**condition) if process is None else process
+        chosen = self.carrier(**condition) if process is None else process
         options = {"seed": seed, **(solver or {})} if chosen.noise != "none" else (solver or {})
         return solve(chosen, Draws(seed).samples(self.base, n), **options).final
 

@@ -19,7 +19,6 @@ from sdeflow.models.model import GenerativeModel
 from sdeflow.paths import Draws
 from sdeflow.processes.langevin import Langevin
 from sdeflow.processes.parameters import finite_number
-from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Time
 
@@ -121,16 +120,6 @@ class ScoreMatching(GenerativeModel):
         """Langevin dynamics of temperature ε, whose stationary law at ε = 1 is that of the data."""
         return Langevin(Still(self, condition), epsilon, interval=self.interval)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int | None = None,
-        process: Process | None = None,
-        solver: dict[str, Any] | None = None,
-        **condition: Any,
-    ) -> Tensor:
-        """n samples by Langevin dynamics from the base, ``(n, *event)``; ``solver`` needs a step: ``{"dt": 0.01}``."""
-        if process is None:
-            process, condition = self.sde(**condition), {}
-        return super().sample(n, seed=seed, process=process, solver=solver, **condition)
+    def carrier(self, **condition: Any) -> SDE:
+        """Langevin dynamics; so ``sample`` wants a step in ``solver``, as in ``{"dt": 0.01}``."""
+        return self.sde(**condition)
