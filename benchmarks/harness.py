@@ -54,3 +54,11 @@ def write(name: str, results: Mapping[str, Any], out: Path = RESULTS) -> None:
     out.mkdir(parents=True, exist_ok=True)
     record = {"environment": sf.analysis.environment(), "command": " ".join(["python", *sys.argv]), **results}
     (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print the rows of each suite."""
+    for suite, rows in results.items():
+        print(suite)
+        for row in rows if isinstance(rows, list) else [rows]:
+            print("  ", {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()})

@@ -248,10 +248,7 @@ def main() -> None:
     results["probes"] = probed(options.quick, not_run)
     results["not run"] = not_run
     harness.write("likelihood", results, options.out)
-    for suite, rows in results.items():
-        print(suite)
-        for row in rows if isinstance(rows, list) else [rows]:
-            print("  ", {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()})
+    harness.show(results)
 
 
 if __name__ == "__main__":

@@ -184,10 +184,7 @@ def main() -> None:
             },
         }
     harness.write("ode_engine", results, options.out)
-    for suite, rows in results.items():
-        print(suite)
-        for row in rows if isinstance(rows, list) else [rows]:
-            print("  ", {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in row.items()})
+    harness.show(results)
 
 
 if __name__ == "__main__":
