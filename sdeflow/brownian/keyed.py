@@ -1,13 +1,15 @@
 r"""Keyed random tensors: a draw is a pure function of integers.
 
 A draw is named by (seed, stream, key): whose it is, what it is for, and which one. How the names become words is
-:mod:`~sdeflow.brownian.philox`, how words become normals :mod:`~sdeflow.brownian.gaussian`. Draws are made on the CPU and then
-moved, so that the same integers give the same numbers in float32 and in float64, on every device.
+:mod:`~sdeflow.brownian.philox`, and :mod:`~sdeflow.brownian.sfc` for the cells of a path; how words become normals,
+:mod:`~sdeflow.brownian.gaussian`. Draws are made on the CPU and then moved, so that the same integers give the same numbers in
+float32 and in float64, on every device.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from math import prod
 from numbers import Integral
 from typing import Any
@@ -71,7 +73,7 @@ def normals(
         >>> torch.equal(a, b[:2])
         True
     """
-    return to_tensor(normal_rows(seed, stream, [key], 0, prod(shape)).reshape(shape), dtype, device)
+    return to_tensor(normal_rows([partial(words, seed, stream, key)], 0, prod(shape)).reshape(shape), dtype, device)
 
 
 def signs(

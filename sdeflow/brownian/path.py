@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Literal
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdeflow.brownian import philox, sfc
 from sdeflow.brownian.area import Piece, combine, split
 from sdeflow.brownian.driver import DOUBLE_EPS, OUTSIDE, Driver, Interval, ReversedPath
 from sdeflow.brownian.gaussian import Normals, normal_rows, pairs, pairs_at
@@ -188,9 +189,8 @@ class BrownianPath(Driver):
     def _area_noise(self, interval: Interval) -> Tensor:
         first, last = self._positions(interval)
         values = self._values * self.shape[-1]
-        drawn = normal_rows(
-            self.seed, Stream.LEVY_AREA, [(first, last, 0)], self.first_row * values, self.shape[0] * values
-        )
+        draw = partial(philox.words, self.seed, Stream.LEVY_AREA, (first, last, 0))
+        drawn = normal_rows([draw], self.first_row * values, self.shape[0] * values)
         return self._tensor(drawn.astype(self._array_dtype).reshape(*self.shape, self.shape[-1]))
 
     def _rows(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,9 +246,7 @@ class BrownianPath(Driver):
         # Equal cells in float32 are scaled on the way to normals; others, and those that go on in float64, afterwards.
         at_once = self._array_dtype is np.float32 and isinstance(self._lattice, EqualCells)
         drawn = normal_rows(
-            self.seed,
-            stream,
-            [(k, 0, 0) for k in range(first, first + count)],
+            [partial(sfc.words, self.seed, stream, k) for k in range(first, first + count)],
             self.first_row * self._values,
             self.shape[0] * self._values,
             variance * self._lattice.longest if at_once else 1.0,

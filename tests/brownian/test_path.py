@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdeflow.brownian.path as path_module
-from sdeflow.brownian import BrownianPath, Stream
+from sdeflow.brownian import BrownianPath, Stream, philox, sfc
 from sdeflow.brownian.area import Piece, combine, foster_area, split
 from sdeflow.brownian.lattice import DEPTH
-from sdeflow.brownian.philox import keyed_bits
 from sdeflow.errors import ArgumentError
 
 torch.set_num_threads(1)
@@ -308,13 +307,20 @@ def test_no_two_draws_share_a_key():
 
 
 def recorded_draws(monkeypatch):
+    """The names of all draws to come: (generator, seed, stream, key, block)."""
     drawn = []
 
-    def record(seed, stream, key, block):
-        drawn.append((seed, int(stream), block, *key))
-        return keyed_bits(seed, stream, key, block)
+    def recorder(generator):
+        original = generator.keyed_bits
 
-    monkeypatch.setattr("sdeflow.brownian.philox.keyed_bits", record)
+        def record(seed, stream, key, block):
+            drawn.append((generator, seed, int(stream), key, block))
+            return original(seed, stream, key, block)
+
+        monkeypatch.setattr(generator, "keyed_bits", record)
+
+    recorder(philox)
+    recorder(sfc)
     return drawn
 
 
@@ -328,16 +334,20 @@ def test_keys_name_one_thing_each(monkeypatch):
         before = len(drawn)
         path.levy(s, t)
         assert len(set(drawn[before:])) == len(drawn[before:])
-    for seed, stream, block, cell, node, last in drawn:
-        assert seed == last == 0
-        assert 0 <= block <= 18_000 // 4
-        assert 0 <= cell < 6
-        if stream in (Stream.CELL_W, Stream.CELL_H):
-            assert node == 0
+    for generator, seed, stream, key, block in drawn:
+        assert seed == 0
+        if generator is sfc:
+            assert stream in (Stream.CELL_W, Stream.CELL_H)
+            assert 0 <= key < 6
+            assert 0 <= block <= 9000 // sfc.BLOCK
         else:
+            cell, node, last = key
             assert stream == Stream.TREE
+            assert last == 0
+            assert 0 <= cell < 6
             assert 1 <= node < 2**DEPTH
-    assert {name[1] for name in drawn} == {0, 1, 2}
+            assert 0 <= block <= 18_000 // 4
+    assert {name[2] for name in drawn} == {0, 1, 2}
 
 
 # --- cost ---------------------------------------------------------------------------------------------------
@@ -361,7 +371,7 @@ def test_a_step_of_the_grid_is_one_draw(monkeypatch, edges, given_grid):
     for k, (s, t) in enumerate(pairwise(edges)):
         drawn.clear()
         W = path(s, t)
-        assert drawn == [(0, Stream.CELL_W, block, k, 0, 0) for block in (0, 2048)]  # in two parts
+        assert drawn == [(sfc, 0, Stream.CELL_W, k, block) for block in (0, 1, 2)]  # 9000 words in parts of 4096
         assert torch.equal(W, path.cell(k))
         assert path.edge(k) == pytest.approx(float(s), abs=1e-7)
 
