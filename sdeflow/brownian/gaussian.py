@@ -33,7 +33,8 @@ Normals = NDArray[np.float32]
 FloatArray = NDArray[Any]
 Draw = Callable[[int, int], Words]
 
-CHUNK = 4096  # words that are transformed together: what they turn into stays in the second-level cache
+CHUNK = 16384  # words that are transformed together: what they turn into stays in the second-level cache
+PART = 8192  # words that are asked for together
 HIGH, LOW = (1, 0) if sys.byteorder == "little" else (0, 1)  # the halves of a word, in memory
 UNIT, HALF_UNIT = np.float32(2.0**-32), np.float32(2.0**-33)
 RADIANS = np.float32(np.pi * 2.0**-31)
@@ -74,24 +75,26 @@ def normal_rows(draws: Sequence[Draw], first: int, count: int, variance: float =
     """
     skipped = first % 2
     start, stop = first // 2, (first + count + 1) // 2
-    wide = stop - start
-    out = np.empty((len(draws), 2 * wide), np.float32)
-    if wide >= CHUNK:
-        edges = [start, *range(start - start % CHUNK + CHUNK, stop, CHUNK), stop]
-        for draw, row in zip(draws, out, strict=True):
-            for left, right in pairwise(edges):
-                part = row[2 * (left - start) : 2 * (right - start)]
-                box_muller(draw(left, right - left), part[::2], part[1::2], variance)
-    elif wide:
-        group = CHUNK // wide  # small draws are transformed together
-        bits = np.empty((min(group, len(draws)), wide), np.uint64)
-        for begin in range(0, len(draws), group):
-            some = draws[begin : begin + group]
-            for i, draw in enumerate(some):
-                bits[i] = draw(start, wide)
-            part = out[begin : begin + group].reshape(-1)
-            box_muller(bits[: len(some)].reshape(-1), part[::2], part[1::2], variance)
+    out = np.empty((len(draws), 2 * (stop - start)), np.float32)
+    edges = [start, *range(start - start % PART + PART, stop, PART), stop]
+    parts = [(left, right - left) for left, right in pairwise(edges)]
+    flat, bits = out.reshape(-1), np.empty(min(CHUNK, out.size // 2), np.uint64)
+    ready = done = 0
+    for draw in draws:
+        for left, many in parts:
+            if ready + many > CHUNK:
+                done, ready = _transform(bits[:ready], flat, done, variance), 0
+            bits[ready : ready + many] = draw(left, many)
+            ready += many
+    _transform(bits[:ready], flat, done, variance)
     return out if out.shape[1] == count else out[:, skipped : skipped + count]
+
+
+def _transform(bits: Words, flat: Normals, done: int, variance: float) -> int:
+    """Write the normals of some words behind those that are there; return how many there are then."""
+    stop = done + 2 * len(bits)
+    box_muller(bits, flat[done:stop:2], flat[done + 1 : stop : 2], variance)
+    return stop
 
 
 def pairs(seed: int, stream: int, key: Key, first: int, count: int) -> tuple[Normals, Normals]:

@@ -108,5 +108,6 @@ def test_pairs_of_many_keys_are_those_of_each(count, aligned):
 def test_large_draws_are_made_in_parts(monkeypatch):
     whole = normal_rows([run_on(0)], 0, 5000), pairs(0, 0, (0, 0, 0), 0, 5000)
     monkeypatch.setattr(gaussian, "CHUNK", 128)
+    monkeypatch.setattr(gaussian, "PART", 50)
     assert np.array_equal(normal_rows([run_on(0)], 0, 5000), whole[0])
     assert np.array_equal(pairs(0, 0, (0, 0, 0), 0, 5000), whole[1])

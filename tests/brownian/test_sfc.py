@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.random import SFC64
 
 from sdeflow.brownian import Stream, sfc
 
@@ -51,9 +50,9 @@ def test_names_are_injective(monkeypatch):
 
 @pytest.mark.parametrize("seed", [0, 12345, 2**63])
 def test_one_bit_of_a_name_changes_half_of_all_bits(seed):
-    """Bits of the key against all bits of the first word, over 400 names: no count beyond 6.5 standard errors.
+    """Bits of the key against all bits of the first word, over 400 names: no count beyond 6.5 s.e.
 
-    29 · 64 counts, each out of bounds with probability 1e-10: false alarms below 2e-7 a seed. After a warm-up of 3 words it fails.
+    29 · 64 counts, each out of bounds with probability 1e-10: false alarms below 2e-7 a seed. A warm-up of 3 words fails.
     """
     names = 400
     rng = np.random.default_rng(seed)
