@@ -38,7 +38,7 @@ class _PerThread(threading.local):
     def __init__(self) -> None:
         self.bits = SFC64(0)
         state = np.ones(4, np.uint64)
-        self.words = memoryview(state)  # the quickest to write to
+        self.words = memoryview(state.data)  # the quickest to write to
         self.state: Any = {"bit_generator": "SFC64", "state": {"state": state}, "has_uint32": 0, "uinteger": 0}
 
 

@@ -34,9 +34,10 @@ class Rossler:
         tableau, h, W, H = self.tableau, terms.h, terms.W, terms.H
         assert W is not None and H is not None
         square_root = root(h)
-        I10 = torch.add(H, W, alpha=0.5)  # over h, as all three of them
+        I10 = torch.add(H, W, alpha=0.5)  # over h
         squared = W * W
-        integrals = (W, (squared - h) / (2 * square_root), I10, (squared - 3 * h) * W / (6 * h))
+        integrals = (W, squared - h, I10, (squared - 3 * h).mul_(W))  # I₁₁ and I₁₁₁ without their 2 and 6
+        scales = (1.0, 0.5 / square_root, 1.0, (1 / 6) / h)
         f: list[Tensor] = []
         g: list[Tensor] = []
         for i, time in enumerate(self.at1):
@@ -47,12 +48,12 @@ class Rossler:
             g.append(terms.diffusion(times[time], z))
         y = _drift(x, tableau.a, f, h)
         for weights, value in zip(self.columns, g, strict=True):
-            y = torch.addcmul(y, value, _sum(weights, integrals))
+            y = torch.addcmul(y, value, _sum(weights, integrals, scales))
         if not error:
             return Advance(y)
         noise = torch.zeros_like(x)
         for weights, value in zip(self.columns, g, strict=True):
-            noise = torch.addcmul(noise, value, _sum(weights[2:], integrals[2:]))
+            noise = torch.addcmul(noise, value, _sum(weights[2:], integrals[2:], scales[2:]))
         drift = _drift(torch.zeros_like(x), tableau.error_drift, f, h)
         return Advance(y, drift.abs() + noise.abs())
 
@@ -73,11 +74,18 @@ def _plus(x: Tensor, weights: Row, g: list[Tensor], factor: Step) -> Tensor:
     return x
 
 
-def _sum(weights: Iterable[float], values: Iterable[Tensor]) -> Tensor:
-    """Σ w v over the weights that are not zero, of which there is one at least."""
+def _sum(weights: Iterable[float], values: Iterable[Tensor], scales: Iterable[Step]) -> Tensor:
+    """Σ w s v over the weights that are not zero, of which there is one at least; noise has no gradient, so in place."""
     total: Tensor | None = None
-    for weight, value in zip(weights, values, strict=True):
-        if weight:
-            total = value * weight if total is None else torch.add(total, value, alpha=weight)
+    for weight, value, scale in zip(weights, values, scales, strict=True):
+        if not weight:
+            continue
+        factor = weight * scale
+        if total is None:
+            total = value * factor
+        elif isinstance(factor, float):
+            total.add_(value, alpha=factor)
+        else:
+            total.addcmul_(value, factor)
     assert total is not None
     return total

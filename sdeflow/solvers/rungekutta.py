@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,26 +16,43 @@ __all__ = ["RungeKutta"]
 
 Sum = tuple[tuple[int, float], ...]
 
+CANCELLED = 1e-14  # a sum of weights that differs from 0 by their rounding
 
-class Found(NamedTuple):
-    """What the stages of a step have come to, by their number."""
 
-    f: dict[int, Tensor]
-    g: dict[int, Tensor]
-    gW: dict[int, Tensor]
-    gH: dict[int, Tensor]
+class Found:
+    """What the stages of a step have come to, by their number.
+
+    Attributes:
+        f: The drift of each.
+        g: The diffusion.
+        gW: Its product with W, where that is used more than once.
+        gH: The same of H.
+        one: The diffusion of all stages so far, if it is one tensor, as that of a constant is.
+    """
+
+    __slots__ = ("f", "g", "gH", "gW", "one")
+
+    def __init__(self) -> None:
+        self.f: dict[int, Tensor] = {}
+        self.g: dict[int, Tensor] = {}
+        self.gW: dict[int, Tensor] = {}
+        self.gH: dict[int, Tensor] = {}
+        self.one: Tensor | None = None
 
 
 class Recipe(NamedTuple):
-    """Weights without their zeros: (stage, weight) for f h, g W and g H."""
+    """Weights without their zeros: (stage, weight) for f h, g W and g H; and their sums for W and H, where all g are one."""
 
     f: Sum
     W: Sum
     H: Sum
+    all_W: float
+    all_H: float
 
     @classmethod
     def of(cls, weights: Weights) -> Recipe:
-        return cls(*(tuple((j, w) for j, w in enumerate(row) if w) for row in (weights.f, weights.W, weights.H)))
+        f, W, H = (tuple((j, w) for j, w in enumerate(row) if w) for row in (weights.f, weights.W, weights.H))
+        return cls(f, W, H, math.fsum(weights.W), math.fsum(weights.H))
 
 
 class Stage(NamedTuple):
@@ -97,8 +115,7 @@ class RungeKutta:
         self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Tensor | None = None, error: bool = False
     ) -> Advance:
         noisy = terms.W is not None
-        found = Found({}, {}, {}, {})
-        last = None
+        found, last = Found(), None
         for j, stage in enumerate(self.stages):
             t = times[stage.place]
             z = x if stage.state is None else _plus(x, stage.state, terms, found)
@@ -110,10 +127,12 @@ class RungeKutta:
                     g = terms.diffusion(t, z)
                 if stage.at_end:
                     last = g
+                if found.one is not g:
+                    found.one = None if found.g else g
                 found.g[j] = g
-                if stage.W:
+                if stage.W and found.one is None:
                     found.gW[j] = terms.apply(g, terms.W)
-                if stage.H:
+                if stage.H and found.one is None:
                     found.gH[j] = terms.apply(g, terms.H)
         y = _plus(x, self.b, terms, found)
         if not error or self.error is None:
@@ -134,15 +153,21 @@ def _plus(x: Tensor, recipe: Recipe, terms: Terms, found: Found) -> Tensor:
         else:
             x = torch.add(x, k, alpha=weight * h)
         own = True
-    if terms.W is not None:
-        for weights, products, v in ((recipe.W, found.gW, terms.W), (recipe.H, found.gH, terms.H)):
-            for j, weight in weights:
-                product = products.get(j)
-                if product is None:
-                    x = terms.plus(x, found.g[j], v, weight, own and in_place)
-                else:
-                    x = x.add_(product, alpha=weight) if own and in_place else torch.add(x, product, alpha=weight)
-                own = True
+    if terms.W is None:
+        return x
+    if found.one is not None:
+        for weight, v in ((recipe.all_W, terms.W), (recipe.all_H, terms.H)):
+            if abs(weight) > CANCELLED:
+                x, own = terms.plus(x, found.one, v, weight, own and in_place), True
+        return x
+    for weights, products, v in ((recipe.W, found.gW, terms.W), (recipe.H, found.gH, terms.H)):
+        for j, weight in weights:
+            product = products.get(j)
+            if product is None:
+                x = terms.plus(x, found.g[j], v, weight, own and in_place)
+            else:
+                x = x.add_(product, alpha=weight) if own and in_place else torch.add(x, product, alpha=weight)
+            own = True
     return x
 
 

@@ -106,6 +106,9 @@ class Terms:
     def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0, in_place: bool = False) -> Tensor:
         """x + w σ v."""
         assert v is not None
+        if self._constant is not None and g is self._constant[1]:  # a number scales what is added: no product
+            weight *= self._constant[0]
+            return x.add_(v, alpha=weight) if in_place else torch.add(x, v, alpha=weight)
         if self._general:
             return torch.add(x, self.apply(g, v), alpha=weight)
         return x.addcmul_(g, v, value=weight) if in_place else torch.addcmul(x, g, v, value=weight)
