@@ -338,7 +338,7 @@ def _lattice(t0: float, t1: float, cells: int | Sequence[float] | Tensor) -> Lat
     """Equal cells if a number is given, else the cells between the given edges."""
     if not isinstance(cells, Tensor) and not hasattr(cells, "__len__"):
         return EqualCells(t0, t1, whole_number("cells", cells, MOST_CELLS, start=1))
-    edges = torch.as_tensor(cells, dtype=torch.float64).flatten().tolist()
+    edges = torch.as_tensor(cells, dtype=torch.float64, device="cpu").flatten().tolist()
     if len(edges) < 2 or max(abs(edges[0] - t0), abs(edges[-1] - t1)) > OUTSIDE * (t1 - t0):
         raise ArgumentError(f"cells has edges {_shown(edges)}; give at least two, the first t0={t0}, the last t1={t1}.")
     edges[0], edges[-1] = t0, t1

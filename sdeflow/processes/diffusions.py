@@ -70,7 +70,7 @@ class ScheduledDiffusion(SDE, precise_time=True):
     def prior(self, event_shape: tuple[int, ...] | torch.Size) -> Distribution:
         """N(0, s²): what the noise end is taken for. It is exact only where a(t1) = 0."""
         if self.prior_deviation is None:
-            deviation = self.schedule.s(torch.tensor(self.interval[1], dtype=torch.float64)).item()
+            deviation = self.schedule.s(torch.tensor(self.interval[1], dtype=torch.float64, device="cpu")).item()
         else:
             deviation = self.prior_deviation
         mean = torch.zeros(event_shape)
@@ -80,7 +80,7 @@ class ScheduledDiffusion(SDE, precise_time=True):
 def _refuse_shrinking_noise(schedule: Schedule) -> None:
     """g² < 0 has no square root: the noise shrinks faster than the drift alone would let it."""
     start, end = schedule.interval
-    t = torch.linspace(start, end, 65, dtype=torch.float64)[1:-1]
+    t = torch.linspace(start, end, 65, dtype=torch.float64, device="cpu")[1:-1]
     with torch.no_grad():
         squared = schedule.squared_diffusion(t).expand_as(t)
         scale = schedule.variance_dot(t).abs() + (schedule.drift_rate(t) * schedule.variance(t)).abs()

@@ -71,7 +71,7 @@ class OrnsteinUhlenbeck(SDE, precise_time=True):
     def marginal(self, x0: Tensor, t: Time, s: Time | None = None) -> Distribution:
         tau = (as_time(t, x0) - as_time(self.interval[0] if s is None else s, x0)).clamp_min(0)
         theta, mean, sigma = (
-            torch.as_tensor(v, dtype=torch.float64).to(x0.device) for v in (self.theta, self.mean, self.sigma)
+            torch.as_tensor(v, dtype=torch.float64, device=x0.device) for v in (self.theta, self.mean, self.sigma)
         )
         variance = -(sigma**2) * torch.expm1(-2 * theta * tau) / (2 * theta)
         return gaussian((mean + (-theta * tau).exp() * (x0 - mean)).to(x0.dtype), variance.sqrt())
@@ -113,7 +113,7 @@ class BrownianMotion(SDE, precise_time=True):
 
     def marginal(self, x0: Tensor, t: Time, s: Time | None = None) -> Distribution:
         tau = (as_time(t, x0) - as_time(self.interval[0] if s is None else s, x0)).clamp_min(0)
-        return gaussian(x0, torch.as_tensor(self.sigma, dtype=torch.float64).to(tau) * tau.sqrt())
+        return gaussian(x0, torch.as_tensor(self.sigma, dtype=tau.dtype, device=tau.device) * tau.sqrt())
 
 
 class BrownianBridge(SDE, precise_time=True):
@@ -169,5 +169,5 @@ class BrownianBridge(SDE, precise_time=True):
         start, now = as_time(self.interval[0] if s is None else s, x0), as_time(t, x0)
         part = ((now - start) / (self.time - start)).clamp_min(0)
         mean = x0 + part.to(x0.dtype) * (like(self.end, x0) - x0)
-        sigma = torch.as_tensor(self.sigma, dtype=torch.float64).to(part)
+        sigma = torch.as_tensor(self.sigma, dtype=part.dtype, device=part.device)
         return gaussian(mean, sigma * (part * (self.time - now)).sqrt())

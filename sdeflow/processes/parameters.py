@@ -56,7 +56,7 @@ def like(value: Any, x: Tensor) -> Tensor:
 
 def gaussian(mean: Tensor, deviation: Any) -> Distribution:
     """N(mean, deviation²) with independent coordinates, one event per row of the mean."""
-    deviation = torch.as_tensor(deviation).to(mean).expand_as(mean)
+    deviation = torch.as_tensor(deviation, dtype=mean.dtype, device=mean.device).expand_as(mean)
     if not bool((deviation > 0).all()):
         raise ArgumentError("p(x_t | x_s) is a point mass, since t is not after s; ask for a later t.")
     return Independent(Normal(mean, deviation, validate_args=False), mean.ndim - 1, validate_args=False)

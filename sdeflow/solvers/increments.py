@@ -38,7 +38,7 @@ class Increments:
         self.own = is_own_grid(path, nodes)
         self.ahead = max(1, min(AHEAD, VALUES // max(1, prod(path.shape)))) if self.own else 1
         self._first, self._count = 0, 0  # the steps that are ready
-        self._drawn: Drawn = (torch.empty(0), None)
+        self._drawn: Drawn = (torch.empty(0, device="cpu"), None)
         self._each: list[Drawn] = []
 
     def __call__(self, step: int) -> Drawn:

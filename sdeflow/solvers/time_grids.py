@@ -58,7 +58,7 @@ def uniform(process: Process, n: int, t: Sequence[float] | None = None) -> list[
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     start, end = _span(process, t)
-    return _with_ends(start, torch.linspace(start, end, _count(n) + 1, dtype=torch.float64)[1:-1], end)
+    return _with_ends(start, torch.linspace(start, end, _count(n) + 1, dtype=torch.float64, device="cpu")[1:-1], end)
 
 
 def log_snr(
@@ -169,7 +169,7 @@ def _spaced(
             f"{process.title} has no schedule, so no signal-to-noise ratio; time_grids.uniform needs none."
         )
     start, end = _span(process, t)
-    ends = (schedule.log_snr(torch.tensor([start, end], dtype=torch.float64)) / -2).exp()
+    ends = (schedule.log_snr(torch.tensor([start, end], dtype=torch.float64, device="cpu")) / -2).exp()
     inner = torch.where(ends == 0, sigma_min, torch.where(ends.isinf(), sigma_max, ends))
     leaps = (inner != ends).tolist()
     equal = _count(n) - sum(leaps)
@@ -181,7 +181,7 @@ def _spaced(
             f"{ends[0]:g} to {ends[1]:g}; choose them between these."
         )
     first, last = function(inner)
-    share = torch.linspace(0, 1, equal + 1, dtype=torch.float64)
+    share = torch.linspace(0, 1, equal + 1, dtype=torch.float64, device="cpu")
     times = schedule.time_of_log_snr(-2 * inverse(first + share * (last - first)).log())
     return _with_ends(start, times[1 - leaps[0] : equal + leaps[1]], end)
 
