@@ -226,7 +226,7 @@ class Driver(ABC):
         batch = self.shape[0]
         if not any(isinstance(v, Tensor) and v.shape == (batch,) and batch > 1 for v in (s, t)):
             return None
-        start, stop = (torch.as_tensor(v).detach().to("cpu", torch.float64).expand(batch) for v in (s, t))
+        start, stop = (torch.as_tensor(v, dtype=torch.float64, device="cpu").detach().expand(batch) for v in (s, t))
         slack = OUTSIDE * (self.t1 - self.t0)
         if not bool(((start <= stop + slack) & (start >= self.t0 - slack) & (stop <= self.t1 + slack)).all()):
             raise ArgumentError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError
-from sdeflow.processes.parameters import finite_number
+from sdeflow.processes.parameters import doubles, finite_number
 from sdeflow.processes.schedules import Schedule
 
 __all__ = ["EDMSchedule", "KarrasSchedule"]
@@ -50,7 +50,7 @@ class EDMSchedule(Schedule):
         return 2 * t
 
     def time_of_log_snr(self, value: Tensor) -> Tensor:
-        return (-0.5 * torch.as_tensor(value, dtype=torch.float64)).exp()
+        return (-0.5 * doubles(value)).exp()
 
 
 class KarrasSchedule(Schedule):
@@ -99,7 +99,7 @@ class KarrasSchedule(Schedule):
         return 2 * self.s(t) * self.s_dot(t)
 
     def time_of_log_snr(self, value: Tensor) -> Tensor:
-        deviation = (-0.5 * torch.as_tensor(value, dtype=torch.float64)).exp()
+        deviation = (-0.5 * doubles(value)).exp()
         return deviation.pow(1 / self.rho).sub(self.high).div(self.low - self.high)
 
 

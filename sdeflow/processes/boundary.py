@@ -8,6 +8,7 @@ rounded onto an end of the interval that has not been reached: in float32, 1 −
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,11 +52,17 @@ def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
     rounded = exact.to(x.dtype)
     if x.dtype is torch.float64:
         return rounded
-    for end, inside in (interval, interval[::-1]):
-        edge, inward = (rounded.new_tensor(value) for value in (end, inside))
-        overshot = (exact < end) & (rounded >= edge) if inside < end else (exact > end) & (rounded <= edge)
-        rounded = torch.where(overshot, torch.nextafter(edge, inward), rounded)
-    return rounded
+    inside = (exact > interval[0]) & (exact < interval[1])
+    return torch.where(inside, rounded.clamp(*innermost(interval, x.dtype)), rounded)
+
+
+@lru_cache
+@torch.compiler.assume_constant_result
+def innermost(interval: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
+    """The numbers of a dtype next to the ends of an interval, inside it."""
+    ends = torch.tensor(interval, dtype=dtype, device="cpu")
+    first, last = torch.nextafter(ends, ends.flip(0)).tolist()
+    return first, last
 
 
 def rounding_unit(x: Tensor, *times: float) -> float:
@@ -152,6 +159,8 @@ class UserField(nn.Module):
         self.function = function
         self.name = name
         self.interval = interval
+        # A model's score brings E[x_data | x_t] along, which it knows without the detour over the score.
+        self.expected_data: Callable[[Time, Tensor], Tensor] | None = getattr(function, "expected_data", None)
 
     def forward(self, t: Time, x: Tensor) -> Tensor:
         return check_field(self.name, self.function(state_time(t, x, self.interval), x), x)

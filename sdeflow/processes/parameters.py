@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from sdeflow.errors import ArgumentError
 
-__all__ = ["finite_number", "gaussian", "like", "parameter", "plain_number"]
+__all__ = ["doubles", "finite_number", "gaussian", "like", "parameter", "plain_number"]
 
 
 def parameter(process: nn.Module, name: str, value: Any, *, positive: bool = False) -> None:
@@ -52,6 +52,11 @@ def plain_number(*values: Any) -> bool:
 def like(value: Any, x: Tensor) -> Tensor:
     """A parameter in the dtype and on the device of the state; a number stays a number, which multiplies faster."""
     return value.to(x) if isinstance(value, Tensor) else value
+
+
+def doubles(value: Any) -> Tensor:
+    """In float64: a tensor where it is, a number on the default device (where ``as_tensor`` would take the tensor too)."""
+    return value.to(torch.float64) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 def gaussian(mean: Tensor, deviation: Any) -> Distribution:

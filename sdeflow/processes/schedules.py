@@ -20,7 +20,7 @@ from torch import Tensor
 from sdeflow.calculus import outside_inference_mode
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import check_interval
-from sdeflow.processes.parameters import finite_number
+from sdeflow.processes.parameters import doubles, finite_number
 
 __all__ = [
     "CosineVPSchedule",
@@ -104,7 +104,7 @@ class Schedule(ABC):
 
     def time_of_log_snr(self, value: Tensor) -> Tensor:
         """The time at which log_snr is the given value: the inverse of :meth:`log_snr`, by bisection to the last bit."""
-        value = torch.as_tensor(value, dtype=torch.float64)
+        value = doubles(value)
         low, high = (torch.full_like(value, end) for end in self.interval)
         falling = self.log_snr(low) > self.log_snr(high)
         for _ in range(80):
@@ -212,7 +212,7 @@ class VPSchedule(_VariancePreservingSchedule, _LinearBeta):
 
     def time_of_log_snr(self, value: Tensor) -> Tensor:
         # a² = sigmoid(value); then ¼Δt² + ½β₀t = −ln a, solved without cancellation
-        l = -0.5 * torch.nn.functional.logsigmoid(torch.as_tensor(value, dtype=torch.float64))
+        l = -0.5 * torch.nn.functional.logsigmoid(doubles(value))
         delta = self.beta_max - self.beta_min
         return 4 * l / (self.beta_min + (self.beta_min**2 + 4 * delta * l).sqrt())
 
@@ -335,7 +335,7 @@ class LinearSchedule(Schedule):
         return -2 * (1 - t)
 
     def time_of_log_snr(self, value: Tensor) -> Tensor:
-        return torch.sigmoid(torch.as_tensor(value, dtype=torch.float64) / 2)
+        return torch.sigmoid(doubles(value) / 2)
 
 
 class CustomSchedule(Schedule):
