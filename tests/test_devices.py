@@ -115,6 +115,14 @@ def test_noise_is_the_same_on_every_device(device):
         assert torch.equal(answer.cpu(), like)
 
 
+def test_time_grids_are_on_the_host():
+    process = sf.processes.VariancePreserving()
+    with elsewhere():
+        for name in sf.solvers.time_grids.__all__:
+            grid = getattr(sf.solvers.time_grids, name)(process, 8)
+            assert torch.as_tensor(grid, device="cpu").isfinite().all()
+
+
 @on_every_device
 @pytest.mark.parametrize("name", ["VariancePreserving", "VarianceExploding", "OrnsteinUhlenbeck", "BrownianMotion"])
 def test_laws_keep_to_it(name, device):

@@ -151,6 +151,35 @@ def test_sensitivities_of_geometric_brownian_motion(method):
         assert (a - b).norm() < bound * exact.norm() * len(exact) ** 0.5
 
 
+ANY_ADDITIVE = [
+    m for m in sf.methods() if m.engine == "native" and "additive" in m.strong_order and "score" not in m.needs
+]
+
+
+@pytest.mark.parametrize("method", ANY_ADDITIVE, ids=lambda method: method.name)
+def test_a_constant_diffusion_may_be_given_in_any_form(method):
+    """A number, one tensor for all calls, and a new tensor in each: sums over the stages are taken together, or not."""
+    x0, one = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2), torch.tensor(0.7, dtype=torch.float64)
+    calculus = method.calculus if method.calculus != "any" else "ito"
+    finals = [
+        sf.solve(
+            sf.SDE(lambda t, x: -(x**3), diffusion, additive=True, calculus=calculus),
+            x0,
+            method=method.name,
+            steps=4,
+            seed=0,
+        ).final
+        for diffusion in (
+            lambda t, x: 0.7,
+            lambda t, x: one,
+            lambda t, x: one.clone(),
+            lambda t, x: torch.full_like(x, 0.7),
+        )
+    ]
+    for final in finals[1:]:
+        assert torch.allclose(final, finals[0], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("noise_shape", ["diagonal", "scalar"])
 @pytest.mark.parametrize("shape", [(4, 3), (4, 2, 5), (4, 1, 3, 3)])
 def test_any_event_shape_in_either_dtype(noise_shape, shape):
