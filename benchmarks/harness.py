@@ -23,10 +23,10 @@ RESULTS = HERE / "results"
 JAX = "SDEFLOW_DIFFRAX_PYTHON"  # an interpreter that has jax and diffrax, which want an environment of their own
 
 
-def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int, threads: int = 1) -> dict[str, float]:
     """The median milliseconds of each call; they take turns, so that a busy minute of the machine falls on all."""
     torch.set_num_threads(1)
-    timers = {name: Timer("call()", globals={"call": call}) for name, call in calls.items()}
+    timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}

@@ -7,9 +7,9 @@ a plug-in that supplies the learned part of a process.
 from importlib import import_module
 from types import ModuleType
 
-from sdeflow import analysis, calculus, laws, models, networks, paths, processes
+from sdeflow import analysis, calculus, laws, models, networks, paths, processes, training
 from sdeflow.brownian import BrownianPath
-from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError
+from sdeflow.errors import ArgumentError, MethodError, SdeflowError, SdeflowWarning, SolveError, TrainingError
 from sdeflow.likelihood import Flow, LogProb, bits_per_dim
 from sdeflow.networks import adapt
 from sdeflow.processes import (
@@ -21,6 +21,7 @@ from sdeflow.processes import (
     nelson_score,
 )
 from sdeflow.solvers import Event, Method, Solution, Status, methods, solve
+from sdeflow.training import fit, load
 
 __all__ = [
     "ODE",
@@ -38,13 +39,16 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "TrainingError",
     "adapt",
     "analysis",
     "bits_per_dim",
     "calculus",
     "continuity_residual",
+    "fit",
     "fokker_planck_residual",
     "laws",
+    "load",
     "methods",
     "models",
     "nelson_score",
@@ -52,6 +56,7 @@ __all__ = [
     "paths",
     "processes",
     "solve",
+    "training",
 ]
 
 __version__ = "0.1.0"

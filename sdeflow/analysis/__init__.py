@@ -6,6 +6,7 @@ from sdeflow.analysis.fit import OrderFit, fit_order
 from sdeflow.analysis.library import Problems, problems
 from sdeflow.analysis.order import Order, order
 from sdeflow.analysis.problem import Moment, Problem
+from sdeflow.analysis.report import report
 from sdeflow.analysis.results import Best, Change, WorkPrecision, compare
 from sdeflow.analysis.run import Run
 from sdeflow.analysis.stability import Stability, amplification, stability
@@ -29,6 +30,7 @@ __all__ = [
     "metrics",
     "order",
     "problems",
+    "report",
     "stability",
     "work_precision",
 ]

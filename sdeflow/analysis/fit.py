@@ -32,7 +32,7 @@ __all__ = ["KINDS", "OrderFit", "fit_order"]
 KINDS = ("strong", "weak", "ode")
 
 POWERS = {"whole": (1.0, 2.0, 3.0), "half": (0.5, 1.0, 1.5, 2.0)}  # of h in the bend
-MOST_BEND = {"strong": 0.5, "weak": 0.5, "ode": 0.35}  # the fitted |f| at the coarsest step of the range
+MOST_BEND = {"strong": 0.5, "weak": 0.5, "ode": 0.4}  # the fitted |f| at the coarsest step of the range
 ABOVE_FLOOR = {"strong": 8.0, "weak": 5.0, "ode": 8.0}  # an error that is fitted is at least so many floors
 FEWEST = 3  # points that make a fit
 ROBUST = 4  # points that are left when pre-asymptotic ones go
@@ -51,7 +51,7 @@ class OrderFit:
     """A slope, its interval, and the points that it was fitted to.
 
     Attributes:
-        slope: The order, the mean of its posterior law.
+        slope: The order, the median of its posterior law.
         low: The lower end of the interval.
         high: The upper end.
         level: The probability of the interval.
@@ -99,7 +99,7 @@ def fit_order(
 
     The range of the fit is chosen by two rules. *Floor*: from the first error, coarse to fine, that is below 8 floors (weak:
     5 of its standard errors), points are left out. *Pre-asymptotic*: while the fitted bend at the coarsest step is more than
-    0.5 in log E (ode: 0.35), where its series cannot be trusted, and more than 4 points are left, that step is left out
+    0.5 in log E (ode: 0.4), where its series cannot be trusted, and more than 4 points are left, that step is left out
     and the rest fitted again.
 
     The interval is from a bootstrap over the paths and from the law of the bend (see the module's text). On the synthetic
@@ -165,7 +165,7 @@ def fit_order(
         first += 1
     tail = (1 - level) / 2
     return OrderFit(
-        posterior.mean,
+        posterior.quantile(0.5),
         posterior.quantile(tail),
         posterior.quantile(1 - tail),
         level,
@@ -232,10 +232,6 @@ class _Posterior:
     means: Tensor
     deviations: Tensor
     bend: float
-
-    @property
-    def mean(self) -> float:
-        return float(self.weights @ self.means)
 
     def quantile(self, q: float) -> float:
         low = float((self.means - 40 * self.deviations).min())

@@ -33,6 +33,7 @@ class Order:
         problem: Its name.
         method: Its name.
         kind: ``"strong"``, ``"weak"`` or ``"ode"``.
+        noise: The class of the problem's noise; ``"none"`` for an ODE.
         fit: Slope, interval, points, floor and range of the fit. Local weak errors, by quadrature, are divided by the step,
             so that the slope is the order here too.
         claim: What the registry says of the method on this class of noise, or None.
@@ -42,6 +43,7 @@ class Order:
     problem: str
     method: str
     kind: str
+    noise: str
     fit: OrderFit
     claim: float | None
     failed: dict[float, str]
@@ -71,6 +73,7 @@ class Order:
             used=self.fit.used,
             slope=self.slope,
             interval=self.interval,
+            claim=self.claim,
             title=f"{self.method}, {self.problem}",
             y_label=f"{self.kind} error",
         )
@@ -150,7 +153,7 @@ def order(
         apart = torch.stack([(x - truth).flatten(1).square().mean(1) for x in ends.values()], 1)
         errors = apart.mean(0).sqrt() if kind == "ode" else apart.sqrt()
     fit = fit_order(list(ends), errors, kind=kind, floor=floor, powers=powers, level=level)
-    return Order(problem.name, method, kind, fit, claim, failed)
+    return Order(problem.name, method, kind, noise_class(problem.process), fit, claim, failed)
 
 
 def _sizes(problem: Problem, dts: Sequence[float], one_step: bool) -> list[float]:
@@ -270,4 +273,4 @@ def _local(
         errors.append((weights @ moment.function(after) - moment.value(start + dt)) / dt)
     rounding = 8 * torch.finfo(torch.float64).eps * abs(moment.value(start)) / sizes[-1]
     fit = fit_order(sizes, torch.stack(errors), kind="ode", floor=float(rounding), **fitting)
-    return Order(problem.name, method, "weak", fit, claim, {})
+    return Order(problem.name, method, "weak", noise_class(process), fit, claim, {})

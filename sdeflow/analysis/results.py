@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ class Best:
         at: The accuracy that was asked for.
         cost: ``"seconds"`` or ``"evaluations"``.
         ranking: One run for each method that is accurate enough, the cheapest first.
-        short: The methods that are not, or that failed.
+        short: The methods that are not.
+        failed: The methods of which no run was finished.
         problem: What was solved.
     """
 
@@ -34,6 +36,7 @@ class Best:
     cost: str
     ranking: tuple[Run, ...]
     short: tuple[str, ...]
+    failed: tuple[str, ...]
     problem: str
 
     def __str__(self) -> str:
@@ -50,12 +53,19 @@ class Best:
         )
         if len(self.ranking) > 1:
             second = self.ranking[1]
-            sentence += (
-                f"; {second.method} comes next at {_cost(second, self.cost) / _cost(first, self.cost):.3g} times that"
-            )
+            ratio = _cost(second, self.cost) / _cost(first, self.cost)
+            alike = self.cost == "seconds" and (second.seconds or 0.0) - (first.seconds or 0.0) <= _noise(first, second)
+            sentence += f"; {second.method} comes next at {ratio:.3g} times that{', within noise' if alike else ''}"
         if self.short:
             sentence += f"; not accurate enough as run: {', '.join(self.short)}"
+        if self.failed:
+            sentence += f"; without a result: {', '.join(self.failed)}"
         return sentence + "."
+
+
+def _noise(a: Run, b: Run) -> float:
+    """How far apart two times are that may be the same."""
+    return NOISE * math.hypot(a.interquartile or 0.0, b.interquartile or 0.0)
 
 
 def _cost(run: Run, cost: str) -> float:
@@ -70,7 +80,7 @@ class WorkPrecision:
         problem: The name of the problem.
         runs: One for each method at each step size or tolerance.
         environment: Versions, hardware, threads.
-        settings: Seed, repeats, paths: what makes the runs again.
+        settings: Seed, repeats, paths: what makes the runs again; the problem's noise, truth and source.
     """
 
     problem: str
@@ -108,8 +118,9 @@ class WorkPrecision:
         ordered = sorted(good, key=lambda run: _cost(run, cost))
         ranking = tuple({run.method: run for run in reversed(ordered)}.values())
         reached = {run.method for run in good}
-        short = tuple(dict.fromkeys(run.method for run in self.runs if run.method not in reached))
-        return Best(at, cost, tuple(sorted(ranking, key=lambda run: _cost(run, cost))), short, self.problem)
+        names = [name for name in dict.fromkeys(run.method for run in self.runs) if name not in reached]
+        short, failed = (tuple(n for n in names if bool(self.curve(n)) is works) for works in (True, False))
+        return Best(at, cost, tuple(sorted(ranking, key=lambda run: _cost(run, cost))), short, failed, self.problem)
 
     def rows(self) -> list[dict[str, str]]:
         """The runs as text, a dictionary for each; failures are rows, not gaps."""
@@ -188,7 +199,7 @@ class WorkPrecision:
             ]
             for name in dict.fromkeys(run.method for run in self.runs)
         }
-        return draw({self.problem: curves})
+        return draw({self.problem: curves}, x_label="evaluations of drift and diffusion")
 
 
 @dataclass(frozen=True)
@@ -238,11 +249,9 @@ def _changes(old: Run, new: Run) -> Iterable[Change]:
         yield Change(old, new, "fails" if new.message else "works", float("nan"))
     if old.message or new.message:
         return
-    if old.seconds and new.seconds:
-        noise = NOISE * ((old.interquartile or 0.0) ** 2 + (new.interquartile or 0.0) ** 2) ** 0.5
-        if abs(new.seconds - old.seconds) > max(noise, LEAST * old.seconds):
-            slower = new.seconds > old.seconds
-            yield Change(old, new, "slower" if slower else "faster", new.seconds / old.seconds)
+    if old.seconds and new.seconds and abs(new.seconds - old.seconds) > max(_noise(old, new), LEAST * old.seconds):
+        slower = new.seconds > old.seconds
+        yield Change(old, new, "slower" if slower else "faster", new.seconds / old.seconds)
     if old.error and new.error is not None:
         noise = ERROR_SIGMAS * ((old.spread or 0.0) ** 2 + (new.spread or 0.0) ** 2) ** 0.5
         if abs(new.error - old.error) > max(noise, LEAST * old.error):

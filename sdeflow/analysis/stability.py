@@ -49,10 +49,14 @@ class Stability:
         return self.amplification < 1
 
     @property
+    def growth(self) -> Tensor:
+        """The rate of growth of the equation over a step, of its mean square or its modulus squared, ``(rows, columns)``."""
+        return 2 * self.drift + (1.0 if self.stochastic else 0.0) * self.other[:, None]
+
+    @property
     def should_be_stable(self) -> Tensor:
         """Where the equation damps, ``(rows, columns)``."""
-        damping = 2 * self.drift + self.other[:, None] if self.stochastic else self.drift + 0 * self.other[:, None]
-        return damping < 0
+        return self.growth < 0
 
     def plot(self) -> Any:
         """The region, a matplotlib figure (extra ``plot``)."""
@@ -60,7 +64,13 @@ class Stability:
 
         axes = ("λh", "μ²h") if self.stochastic else ("Re λh", "Im λh")
         return stability_region(
-            self.drift, self.other, self.amplification, self.should_be_stable, title=self.method, labels=axes
+            self.drift,
+            self.other,
+            self.amplification,
+            self.growth,
+            title=self.method,
+            labels=axes,
+            complex_plane=not self.stochastic,
         )
 
 

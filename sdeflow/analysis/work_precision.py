@@ -19,9 +19,10 @@ from sdeflow.analysis.results import WorkPrecision
 from sdeflow.analysis.run import Run
 from sdeflow.brownian import Driver
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError
+from sdeflow.solvers.methods import noise_class
 from sdeflow.solvers.registry import get_method
 
-__all__ = ["work_precision"]
+__all__ = ["plan", "work_precision"]
 
 FEWEST_TIMES, LONG = 3, 1.0  # of a run that takes long, only so many times are taken: after so many seconds, no more
 
@@ -66,7 +67,7 @@ def work_precision(
         methods: Names of :func:`sdeflow.methods`; or of other libraries, called as their users call them, without anything of
             sdeflow between: ``"peer:torchsde:srk"``, ``"peer:torchdiffeq:dopri5"``, ``"peer:scipy:LSODA"``,
             ``"peer:torchode:tsit5"``, ``"peer:zuko:dopri45"``, ``"peer:flow_matching:midpoint"``, ``"peer:diffrax:Tsit5"``. One
-            that is not installed or does not fit is a row that says so.
+            that is not installed or does not fit is one row that says so.
         dts: Steps for the methods that take them.
         tolerances: rtol = atol, for the methods that adapt their steps.
         reference: Options of :func:`sdeflow.solve` for the truth, in place of the problem's own.
@@ -96,12 +97,20 @@ def work_precision(
     """
     if reference is not None:
         problem = replace(problem, exact=None, reference=reference, accuracy=0.0)
-    plan = _plan(methods, dts, tolerances)
+    planned = plan(problem, methods, dts, tolerances)
     taken = {run.key: run for run in done}
-    settings = {"seed": seed, "repeats": repeats, "paths": len(problem.x0), "dtype": str(problem.x0.dtype)}
+    settings = {
+        "seed": seed,
+        "repeats": repeats,
+        "paths": len(problem.x0),
+        "dtype": str(problem.x0.dtype),
+        "noise": noise_class(problem.process),
+        "truth": problem.truth_is,
+        "source": problem.source,
+    }
     runs: list[Run] = []
     setting: Setting | None = None
-    for number, key in enumerate(plan, start=1):
+    for number, key in enumerate(planned, start=1):
         run = taken.get(key)
         if run is None:
             if setting is None:
@@ -110,19 +119,19 @@ def work_precision(
             run = _peer_run(setting, *key) if is_peer(key[0]) else _own_run(setting, *key)
         runs.append(run)
         if on_run is not None:
-            on_run(run, number, len(plan))
+            on_run(run, number, len(planned))
     return WorkPrecision(problem.name, runs, environment(), settings)
 
 
-def _plan(
-    methods: Sequence[str], dts: Sequence[float] | None, tolerances: Sequence[float] | None
+def plan(
+    problem: Problem, methods: Sequence[str], dts: Sequence[float] | None, tolerances: Sequence[float] | None
 ) -> list[tuple[str, str, float]]:
-    """(method, rule, value) of every run."""
+    """(method, rule, value) of every run; a peer that is not going to run has one, to say why."""
     if not dts and not tolerances:
         raise ArgumentError("give dts= for methods with fixed steps, tolerances= for adaptive ones, or both.")
     if isinstance(methods, str):
         raise ArgumentError(f"methods={methods!r} is one name; give a list of names.")
-    plan: list[tuple[str, str, float]] = []
+    planned: list[tuple[str, str, float]] = []
     for name in methods:
         taken = _rules(name)
         rules = [("dt", v) for v in dts or () if "dt" in taken] + [
@@ -131,8 +140,16 @@ def _plan(
         if not rules:
             given, other = ("dts", "tolerances") if dts else ("tolerances", "dts")
             raise ArgumentError(f"method={name!r} has no use for {given}=; give {other}= too.")
-        plan += [(name, rule, value) for rule, value in rules]
-    return plan
+        if is_peer(name) and _absent(problem, name):
+            rules = rules[:1]
+        planned += [(name, rule, value) for rule, value in rules]
+    return planned
+
+
+def _absent(problem: Problem, name: str) -> str:
+    """Why a peer is not going to run, or an empty string."""
+    library, method = peer(name)
+    return missing(library) or library.misfit(problem, method)
 
 
 def _rules(name: str) -> tuple[str, ...]:
@@ -178,8 +195,7 @@ def _own_run(setting: Setting, name: str, rule: str, value: float) -> Run:
 
 def _peer_run(setting: Setting, name: str, rule: str, value: float) -> Run:
     library, method = peer(name)
-    reason = missing(library) or library.misfit(setting.problem, method)
-    if reason:
+    if reason := _absent(setting.problem, name):
         return Run(name, rule, value, message=f"not run: {reason}")
     try:
         call = library.prepare(setting.problem, method, rule, value, setting.path, True)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sdeflow.analysis import Problem, Run, WorkPrecision, compare, environment, work_precision
-from sdeflow.analysis.peers import is_peer, peer
+from sdeflow.analysis import Problem, WorkPrecision, compare, report
 from sdeflow.analysis.peers.registry import PEERS, PREFIX
+from sdeflow.cli.comparison import Comparison, Interrupted, Settings, write_orders
 from sdeflow.cli.own_process import fitting_methods, numbers, problem_of
 from sdeflow.errors import SdeflowError, nearest
-from sdeflow.solvers.registry import get_method
+from sdeflow.extras import require
 
 __all__ = ["bench"]
 
@@ -60,7 +57,13 @@ def bench(
     repeats: Annotated[int, typer.Option(min=0, help="Solves that are timed for each figure; 0 for none.")] = 5,
     memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory too.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer step sizes, tolerances and repeats.")] = False,
-    out: Annotated[Path, typer.Option(help="The folder for results and pictures; made if need be.")] = Path("bench"),
+    html: Annotated[
+        Path | None,
+        typer.Option(help="A folder for index.html: the results as one page to look around in, and the orders."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for results and pictures; by default that of --html, or bench.")
+    ] = None,
     compare_with: Annotated[
         tuple[Path, Path] | None,
         typer.Option("--compare", metavar="OLD NEW", help="Run nothing: say what changed from one result to another."),
@@ -69,35 +72,63 @@ def bench(
     """Compare methods by error, evaluations and time, and name the best at an accuracy.
 
     Every run is written to OUT/PROBLEM.json as soon as it is made. After Ctrl-C, the same command takes over what was
-    done and goes on. Failures are rows, not gaps.
+    done and goes on, unless the process has changed. Failures are rows, not gaps.
     """
     console = Console()
     try:
         if compare_with is not None:
             raise typer.Exit(_compare(console, *compare_with))
-        out.mkdir(parents=True, exist_ok=True)
+        if not at > 0:
+            raise SdeflowError(f"--at {at:g} is not a positive error.")
+        if html is not None:
+            require("plotly", extra="report", purpose="--html")
+        out = out or html or Path("bench")
+        for folder in (out, html):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
         steps = STEPS[:4] if quick else STEPS
-        chosen: Sequence[str | None] = [None] if process is not None else problem or SUITE
+        chosen: Sequence[str | None] = [None] if process is not None else list(dict.fromkeys(problem or SUITE))
+        settings = Settings(at, seed, min(repeats, 3) if quick else repeats, memory, out)
+        comparisons = []
         for name in chosen:
             subject = problem_of(name, process, numbers(x0, "--x0"), paths, steps[-1])
-            _one(
-                console,
-                subject,
-                _methods(subject, methods, against),
-                numbers(dts, "--dts") or [subject.length / n for n in steps],
-                numbers(tolerances, "--tolerances") or _tolerances(subject, quick),
-                at,
-                seed,
-                min(repeats, 3) if quick else repeats,
-                memory,
-                out,
+            comparisons.append(
+                Comparison(
+                    subject,
+                    _methods(subject, methods, against),
+                    numbers(dts, "--dts") or [subject.length / n for n in steps],
+                    numbers(tolerances, "--tolerances") or _tolerances(subject, quick),
+                    settings,
+                )
             )
-    except SdeflowError as error:
+        results = Comparison.all(console, comparisons)
+        if html is not None:
+            _page(console, comparisons, results, html)
+        for comparison, result in zip(comparisons, results, strict=True):
+            comparison.finish(result)
+    except Interrupted as so_far:
+        console.print(
+            f"Interrupted: {so_far} are in {escape(str(out))}. The same command takes them over and goes on.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    except (SdeflowError, OSError) as error:
         console.print(f"[red]sdeflow bench:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    except OSError as error:
-        console.print(f"[red]sdeflow bench:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+
+
+def _page(console: Console, comparisons: Sequence[Comparison], results: Sequence[WorkPrecision], folder: Path) -> None:
+    """The report, with the orders that the same step sizes show."""
+    orders = []
+    with console.status("measuring orders for the page"):
+        for comparison in comparisons:
+            measured, failures = comparison.orders()
+            orders += measured
+            write_orders(comparison.settings.out, comparison.problem.name, measured, failures)
+    path = folder / "index.html"
+    report(results, orders, at=comparisons[0].settings.at, path=path)
+    console.print(f"\nThe page is {escape(str(path))}.", highlight=False, soft_wrap=True)
 
 
 def _methods(problem: Problem, methods: str | None, against: str | None) -> list[str]:
@@ -115,108 +146,6 @@ def _tolerances(problem: Problem, quick: bool) -> list[float]:
     if problem.is_stochastic:
         return []
     return list(TOLERANCES[:2] if quick else TOLERANCES)
-
-
-def _rules(name: str) -> tuple[str, ...]:
-    if is_peer(name):
-        library, method = peer(name)
-        return library.rules(method)
-    entry = get_method(name)
-    return (*(["dt"] if entry.fixed else []), *(["tolerance"] if entry.adaptive else []))
-
-
-def _one(
-    console: Console,
-    problem: Problem,
-    methods: list[str],
-    dts: list[float],
-    tolerances: list[float],
-    at: float,
-    seed: int,
-    repeats: int,
-    memory: bool,
-    out: Path,
-) -> None:
-    """One problem, on one thread: the runs are small, and two threads make their times depend on what else runs."""
-    file = out / f"{problem.name}.json"
-    settings = {"seed": seed, "repeats": repeats, "paths": len(problem.x0), "memory": memory}
-    done = _interrupted(file, settings)
-    made: list[Run] = []
-
-    def keep(complete: bool) -> WorkPrecision:
-        runs = made if complete else [*made, *(r for r in done if r.key not in {m.key for m in made})]
-        result = WorkPrecision(problem.name, runs, environment(), {**settings, "complete": complete})
-        partial = file.with_suffix(".partial")
-        result.to_json(partial)
-        partial.replace(file)  # so that no moment of an interrupt leaves half a file
-        return result
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    total = sum(len(dts) * ("dt" in _rules(name)) + len(tolerances) * ("tolerance" in _rules(name)) for name in methods)
-    try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            bar = progress.add_task(problem.name, total=total)
-
-            def on_run(run: Run, number: int, planned: int) -> None:
-                made.append(run)
-                keep(False)
-                progress.update(bar, completed=number, total=planned, description=f"{problem.name}: {run.method}")
-
-            work_precision(
-                problem,
-                methods,
-                dts=dts,
-                tolerances=tolerances,
-                seed=seed,
-                repeats=repeats,
-                memory=memory,
-                done=done,
-                on_run=on_run,
-            )
-        result = keep(True)
-    except KeyboardInterrupt:
-        console.print(
-            f"Interrupted: {len(made)} of {total} runs are in {file}. The same command takes them over and goes on.",
-            highlight=False,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        torch.set_num_threads(threads)
-    of = f", {len(problem.x0)} paths" if problem.is_stochastic else ""
-    console.print(f"\n[bold]{escape(problem.name)}[/bold]{of}", highlight=False)
-    console.print(escape(result.table()), highlight=False, soft_wrap=True)
-    _picture(result, out)
-    console.print(f"\n{escape(str(result.best(at=at)))}", highlight=False, soft_wrap=True)
-
-
-def _interrupted(file: Path, settings: Mapping[str, object]) -> list[Run]:
-    """The runs of an interrupted comparison with the same settings."""
-    if not file.exists():
-        return []
-    stored = WorkPrecision.from_json(file)
-    if stored.settings.get("complete") or {k: stored.settings.get(k) for k in settings} != settings:
-        return []
-    return list(stored.runs)
-
-
-def _picture(result: WorkPrecision, out: Path) -> None:
-    from sdeflow.extras import MissingExtraError
-
-    timed = replace(result, runs=[run for run in result.runs if run.error and run.seconds])
-    try:
-        if timed.runs:
-            timed.plot().savefig(out / f"{result.problem}.png")
-    except MissingExtraError:
-        pass  # a picture is a bonus
 
 
 def _compare(console: Console, old: Path, new: Path) -> int:

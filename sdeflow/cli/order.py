@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sdeflow.analysis import Order, environment
+from sdeflow.analysis import Order
 from sdeflow.analysis import order as measure
+from sdeflow.cli.comparison import write_orders
 from sdeflow.cli.own_process import fitting_methods, numbers, problem_of
 from sdeflow.errors import SdeflowError
 from sdeflow.solvers import methods as registry
@@ -123,13 +122,7 @@ def _write(out: Path, problem: str, measured: list[Order], failures: list[tuple[
     from sdeflow.extras import MissingExtraError
 
     out.mkdir(parents=True, exist_ok=True)
-    stored = {
-        "problem": problem,
-        "environment": environment(),
-        "orders": [asdict(m) for m in measured],
-        "failures": dict(failures),
-    }
-    (out / f"order-{problem}.json").write_text(json.dumps(stored, indent=1) + "\n")
+    write_orders(out, problem, measured, dict(failures))
     try:
         for m in measured:
             m.plot().savefig(out / f"order-{problem}-{m.method.replace(':', '-')}.png")

@@ -6,6 +6,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,7 +71,7 @@ def problem_of(name: str | None, place: str | None, x0: Sequence[float], paths: 
         return problems.build(name, batch=paths)
     found = load(place)
     if isinstance(found, Problem):
-        return found
+        return replace(found, source="; ".join(filter(None, [found.source, _version(place)])))
     if not isinstance(found, Process):
         raise SdeflowError(
             f"--process {place} is {type(found).__name__}; give an sf.SDE, an sf.ODE or an sf.analysis.Problem."
@@ -78,7 +81,16 @@ def problem_of(name: str | None, place: str | None, x0: Sequence[float], paths: 
             f"--process {place} does not say where it starts: give --x0 1.0 (with commas for more coordinates)."
         )
     start = torch.tensor(list(x0), dtype=torch.float64).repeat(paths if found.noise != "none" else 1, 1)
-    return Problem(found, start, reference=_reference(found, finest), name=place.partition(":")[2])
+    return Problem(
+        found, start, reference=_reference(found, finest), name=place.partition(":")[2], source=_version(place)
+    )
+
+
+def _version(place: str) -> str:
+    """Which version of the user's file it is."""
+    file = getattr(sys.modules[place.partition(":")[0]], "__file__", None)
+    digest = sha256(Path(file).read_bytes()).hexdigest()[:12] if file else "none"
+    return f"{place}, SHA-256 of its file {digest}"
 
 
 def _reference(process: Process, finest: int) -> dict[str, Any]:

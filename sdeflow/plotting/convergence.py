@@ -1,4 +1,4 @@
-"""Convergence: error against step size, the slope that was fitted, and what could not be seen."""
+"""Convergence: error against step size, the slope that was fitted, the one that was claimed, and what could not be seen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from sdeflow.plotting.style import COLOURS, INK, QUIET, figure_with_axes, tidy
 
 __all__ = ["convergence"]
 
+MARGIN = (
+    100.0  # what is so many times above the largest error of the fit, or below the smallest, would squeeze the rest
+)
+
 
 def convergence(
     dts: Sequence[float],
@@ -21,10 +25,13 @@ def convergence(
     used: tuple[int, int],
     slope: float,
     interval: tuple[float, float],
+    claim: float | None = None,
     title: str = "",
     y_label: str = "error",
 ) -> Figure:
-    """Points with two standard errors, filled where they are part of the fit; the fitted slope; the floor, dashed.
+    """Points with two standard errors, filled where they are part of the fit; the fitted slope; claim and floor, dashed.
+
+    What is far above the fit, because a solve blew up there, is an arrow at the upper edge; a floor far below is left out.
 
     Arguments:
         dts: The step sizes.
@@ -34,6 +41,7 @@ def convergence(
         used: (first, stop), the range of the fit.
         slope: The order.
         interval: Its lower and upper end.
+        claim: The order that was expected, if any; drawn a little below the points.
         title: Of the picture.
         y_label: What the error is.
 
@@ -57,11 +65,12 @@ def convergence(
     place = axes[0, 0]
     place.set_xscale("log", base=2)
     place.set_yscale("log")
+    bottom, top = errors[stop - 1] / MARGIN, MARGIN * max(errors[first:stop])
     place.errorbar(
         dts, errors, yerr=[2 * s for s in stderr], fmt="none", ecolor=QUIET, elinewidth=0.9, capsize=2, zorder=1
     )
     for inside, fill in ((True, COLOURS[0]), (False, "white")):
-        at = [k for k in range(len(dts)) if (first <= k < stop) is inside]
+        at = [k for k in range(len(dts)) if (first <= k < stop) is inside and errors[k] <= top]
         place.plot([dts[k] for k in at], [errors[k] for k in at], "o", color=fill, mec=COLOURS[0], markersize=5)
     middle = (first + stop - 1) // 2
     place.plot(
@@ -71,7 +80,22 @@ def convergence(
         linewidth=1.4,
         label=f"order {slope:.2f} ({interval[0]:.2f} to {interval[1]:.2f})",
     )
-    if any(floor):
+    if claim is not None:
+        place.plot(
+            [dts[first], dts[stop - 1]],
+            [errors[middle] / 2 * (dts[k] / dts[middle]) ** claim for k in (first, stop - 1)],
+            linestyle="dotted",
+            color=INK,
+            linewidth=1.1,
+            label=f"claim {claim:g}",
+        )
+    blown = [k for k in range(len(dts)) if errors[k] > top]
+    place.plot(
+        [dts[k] for k in blown], [top] * len(blown), "^", color="white", mec=COLOURS[0], markersize=6, clip_on=False
+    )
+    if blown:
+        place.set_ylim(top=top)
+    if any(value > bottom for value in floor):
         place.plot(dts, floor, linestyle="dashed", color=INK, linewidth=0.9, label="floor")
     place.legend(fontsize=8, frameon=False)
     tidy(place, title=title, x="step size", y=y_label)

@@ -19,7 +19,7 @@ class WorkPoint:
     """One run of one method.
 
     Attributes:
-        evaluations: Of the drift or velocity.
+        evaluations: Of the coefficients.
         seconds: Wall-clock.
         error: Positive, in the units of the state.
         low: The lower end of the error's spread over samples, if it is to be shown.
@@ -33,12 +33,18 @@ class WorkPoint:
     high: float | None = None
 
 
-def work_precision(panels: Mapping[str, Mapping[str, Sequence[WorkPoint]]], *, y_label: str = "error") -> Figure:
+def work_precision(
+    panels: Mapping[str, Mapping[str, Sequence[WorkPoint]]],
+    *,
+    x_label: str = "evaluations of the drift",
+    y_label: str = "error",
+) -> Figure:
     """Error against evaluations and against time on logarithmic axes: lower left is better.
 
     Arguments:
         panels: A title for each set of curves, which has a name for each sequence of points. Every set becomes a row
             of two panels with a legend.
+        x_label: What was evaluated.
         y_label: What the error is.
 
     Raises:
@@ -64,7 +70,7 @@ def work_precision(panels: Mapping[str, Mapping[str, Sequence[WorkPoint]]], *, y
                     low, high = [point.low or 0.0 for point in curve], [point.high or 0.0 for point in curve]
                     place.fill_between(at, low, high, color=style["color"], alpha=0.10, linewidth=0)
                 place.plot(at, errors, label=name, linewidth=1.4, markersize=4.5, **style)
-        for place, label in zip(row, ("evaluations of the drift", "seconds"), strict=True):
+        for place, label in zip(row, (x_label, "seconds"), strict=True):
             place.set_xscale("log")
             place.set_yscale("log")
             place.grid(True, which="major", color="#e3e3e3", linewidth=0.6)

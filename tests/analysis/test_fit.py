@@ -63,6 +63,16 @@ def test_floor_bound_points_are_left_out():
     assert blind.slope < 1.9
 
 
+def test_the_floor_is_taken_away_in_quadrature():
+    """Mean squares h² + floor², the same on every path: without the square of the floor only h is left, of slope 1."""
+    h = 2.0 ** -torch.arange(2, 8).double()
+    floor = h[-1].item() / 9
+    errors = (h.square() + floor**2).sqrt().expand(50, -1)
+    fit = sf.analysis.fit_order(h, errors, floor=floor)
+    assert fit.used == (0, 6) and fit.slope == pytest.approx(1, abs=1e-9)
+    assert sf.analysis.fit_order(h, errors).slope < 1 - 1e-3
+
+
 def test_pre_asymptotic_points_are_left_out():
     h = 2.0 ** -torch.arange(0, 9).double()
     fit = sf.analysis.fit_order(h, h * (1 + (h / 0.1) ** 2), kind="ode")

@@ -30,11 +30,10 @@ def test_strong_orders(problem, method, order):
 
 def test_ode_orders():
     problem = problems["lotka-volterra"]
-    steps = [10.0 / 2**k for k in range(6, 13)]
-    for method, order in (("euler", 1), ("heun", 2), ("rk4", 4)):
-        measured = sf.analysis.order(problem, method, steps)
+    for method, order, finest in (("euler", 1, 13), ("heun", 2, 11), ("rk4", 4, 11)):
+        measured = sf.analysis.order(problem, method, [10.0 / 2**k for k in range(finest - 5, finest)])
         assert measured.kind == "ode" and measured.slope == pytest.approx(order, abs=0.1)
-    assert measured.fit.used[1] <= 7 and measured.fit.floor[0] >= problem.accuracy
+    assert measured.fit.floor[0] >= problem.accuracy > 0
 
 
 def test_weak_order_by_common_random_numbers():

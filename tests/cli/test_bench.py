@@ -1,5 +1,6 @@
 """``sdeflow bench`` and ``sdeflow order``: a user's own process, interruption, comparison, refusals."""
 
+import importlib
 import json
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sdeflow as sf
-from sdeflow.cli import bench as module
+from sdeflow.cli import comparison as module
 from sdeflow.cli.app import app
 
 
@@ -71,13 +72,79 @@ def test_an_interrupt_keeps_what_was_done_and_the_same_command_goes_on(own, monk
     said = run(*command, code=130)
     assert "2 of 3 runs" in said and "goes on" in said.replace("\n", " ")
     kept = json.loads((own / "o" / "gbm.json").read_text())
-    assert len(kept["runs"]) == 2 and not kept["settings"]["complete"]
+    assert len(kept["runs"]) == 2 and not kept["settings"]["complete"] and "in o." in said
     monkeypatch.setattr(module, "work_precision", real)
     run(*command)
     whole = json.loads((own / "o" / "gbm.json").read_text())
     assert whole["runs"][:2] == kept["runs"] and len(whole["runs"]) == 3  # times too: they were not made again
     run(*command[:-4], "--paths", 30, "--out", "o")  # other settings: all anew
     assert json.loads((own / "o" / "gbm.json").read_text())["runs"][0]["error"] != kept["runs"][0]["error"]
+
+
+def test_after_an_interrupt_whole_problems_are_taken_over_too(own, monkeypatch):
+    command = (
+        "bench",
+        "gbm",
+        "additive",
+        "--methods",
+        "euler-maruyama",
+        "--dts",
+        "0.5,0.25",
+        "--paths",
+        20,
+        "--out",
+        "o",
+    )
+    real = module.work_precision
+
+    def interrupted(problem, *arguments, **options):
+        if problem.name == "additive":
+            raise KeyboardInterrupt
+        return real(problem, *arguments, **options)
+
+    monkeypatch.setattr(module, "work_precision", interrupted)
+    assert "2 of 4 runs" in run(*command, code=130)
+    before = json.loads((own / "o" / "gbm.json").read_text())["runs"]
+    monkeypatch.setattr(module, "work_precision", real)
+    run(*command)
+    assert json.loads((own / "o" / "gbm.json").read_text())["runs"] == before
+    run(*command)  # done: the next time all is measured again
+    assert json.loads((own / "o" / "gbm.json").read_text())["runs"] != before
+
+
+def test_a_process_that_has_changed_is_not_taken_over(own, monkeypatch):
+    command = (
+        "bench",
+        "--process",
+        "my_models:my_sde",
+        "--methods",
+        "euler-maruyama",
+        "--dts",
+        "0.5,0.25",
+        "--paths",
+        20,
+    )
+    monkeypatch.setattr(module.Comparison, "finish", lambda self, result: None)  # as after an interrupt at the end
+    errors = []
+    for start, text in (("1.0", ""), ("1.0", ""), ("1.0", "0.4 * x->0.8 * x"), ("2.0", "")):
+        if text:
+            file = own / "my_models.py"
+            file.write_text(file.read_text().replace(*text.split("->")))
+            sys.modules.pop("my_models", None)
+            importlib.invalidate_caches()
+        run(*command, "--x0", start, "--out", "o")
+        errors.append(json.loads((own / "o" / "my_sde.json").read_text())["runs"])
+    assert errors[0] == errors[1] and errors[1][0]["error"] != errors[2][0]["error"] != errors[3][0]["error"]
+
+
+def test_one_page_with_the_orders(own):
+    said = run(
+        "bench", "--process", "my_models:my_sde", "--x0", "1.0", "--methods", "euler-maruyama,milstein",
+        "--against", "torchsde", "--quick", "--repeats", 0, "--paths", 60, "--html", "out",
+    )  # fmt: skip
+    page = (own / "out" / "index.html").read_text()
+    assert "out/index.html" in said and "Measured orders on my_sde" in page and "At an error of 0.01 on my_sde" in page
+    assert (own / "out" / "my_sde.json").exists() and (own / "out" / "order-my_sde.json").exists()
 
 
 def test_comparing_two_results_tells_what_got_slower(tmp_path):

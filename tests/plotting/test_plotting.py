@@ -82,6 +82,51 @@ def test_work_precision_draws_points_against_both_kinds_of_work():
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["heun"]
 
 
+def order_picture(errors, floor, claim=2.0):
+    dts = [2.0**-k for k in range(len(errors))]
+    return plotting.convergence(
+        dts,
+        errors,
+        stderr=[0.0] * len(dts),
+        floor=[floor] * len(dts),
+        used=(1, 5),
+        slope=2.0,
+        interval=(1.9, 2.1),
+        claim=claim,
+    ).axes[0]
+
+
+def test_convergence_draws_slope_and_claim_and_leaves_out_a_floor_that_is_far():
+    errors = [4.0**-k for k in range(5)]
+    near, far = order_picture(errors, 1e-4), order_picture(errors, 1e-14)
+    labels = ["order 2.00 (1.90 to 2.10)", "claim 2", "floor"]
+    assert [text.get_text() for text in near.get_legend().get_texts()] == labels
+    assert [text.get_text() for text in far.get_legend().get_texts()] == labels[:2]
+    for axes in (near, far):
+        assert axes.get_ylim()[0] > 1e-6
+        slopes = {
+            line.get_label(): np.diff(np.log(line.get_xydata()), axis=0)[0]
+            for line in axes.lines
+            if len(line.get_xdata()) == 2
+        }
+        assert all(rise / run == pytest.approx(2.0) for run, rise in slopes.values()) and len(slopes) == 2
+
+
+def test_convergence_shows_what_blew_up_at_the_edge():
+    axes = order_picture([1e30, *(4.0**-k for k in range(1, 5))], 0.0)
+    (blown,) = [line for line in axes.lines if line.get_marker() == "^"]
+    assert list(blown.get_xdata()) == [1.0] and blown.get_ydata()[0] == axes.get_ylim()[1] < 1e3
+
+
+def test_the_edge_of_stability_is_a_straight_line():
+    x, y = torch.linspace(-3, 1, 41, dtype=torch.float64), torch.linspace(0, 4, 41, dtype=torch.float64)
+    growth = 2 * x + y[:, None]
+    axes = plotting.stability_region(x, y, (1 + x) ** 2 + y[:, None], growth, complex_plane=True).axes[0]
+    edge = np.concatenate([path.vertices for path in axes.collections[-1].get_paths()])
+    assert np.abs(2 * edge[:, 0] + edge[:, 1]).max() < 1e-9 and len(edge) > 20
+    assert axes.get_aspect() == 1.0
+
+
 def test_calibration_tells_covered_from_missed():
     truth, bars = torch.zeros(4), torch.ones(4)
     figure = plotting.calibration(torch.tensor([0.5, -0.5, 2.0, 0.9]), truth, bars)
@@ -106,6 +151,8 @@ def test_calibration_tells_covered_from_missed():
         ),
         lambda: plotting.work_precision({"a": {"b": []}}),
         lambda: plotting.calibration(torch.zeros(3), torch.zeros(3), torch.zeros(2)),
+        lambda: plotting.stability_region(torch.zeros(3), torch.zeros(2), torch.zeros(3, 2), torch.zeros(2, 3)),
+        lambda: order_picture([1.0, 0.5], 0.0),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(draw):

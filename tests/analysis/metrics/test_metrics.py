@@ -80,6 +80,25 @@ def within(estimates, expected):
     assert abs(values.mean().item() - expected) < 6 * values.std().item() / len(values) ** 0.5
 
 
+def pairs(x, y, similarity):
+    """E s(X, X') + E s(Y, Y') − 2 E s(X, Y) over pairs of different points, one by one."""
+    a, b = x.tolist(), y.tolist()
+    own = [[similarity(p, q) for i, p in enumerate(c) for j, q in enumerate(c) if i != j] for c in (a, b)]
+    across = [similarity(p, q) for p in a for q in b]
+    return sum(sum(values) / len(values) for values in own) - 2 * sum(across) / len(across)
+
+
+@properties
+@given(seed=seeds, n=st.integers(2, 6), m=st.integers(2, 6))
+def test_distances_by_pairs_are_means_over_pairs_of_different_points(seed, n, m):
+    x, y = normal(n, 2, seed), normal(m, 2, seed + 1, mean=1.0)
+    energy = metrics.energy_distance(x, y, permutations=0).value
+    assert energy == pytest.approx(pairs(x, y, lambda p, q: -math.dist(p, q)), rel=1e-9, abs=1e-12)
+    mmd = metrics.mmd(x, y, bandwidth=0.8, permutations=0).value
+    kernel = pairs(x, y, lambda p, q: math.exp(-(math.dist(p, q) ** 2) / (2 * 0.8**2)))
+    assert mmd == pytest.approx(kernel, rel=1e-9, abs=1e-12)
+
+
 def test_energy_distance_of_gaussians_is_unbiased():
     expected = 2 * folded(0.7, 1 + 2.25) - folded(0.0, 2.0) - folded(0.0, 4.5)
     draws = [
