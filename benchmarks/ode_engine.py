@@ -32,16 +32,15 @@ def van_der_pol(t: Tensor, x: Tensor) -> Tensor:
     return torch.stack([dy, 2 * (1 - y * y) * dy - y], -1)
 
 
-def evaluations(solve: Callable[[Velocity], Any], velocity: Velocity) -> int:
-    """How often a solve calls the velocity."""
+def calls_of(velocity: Velocity) -> tuple[Velocity, list[int]]:
+    """A velocity that counts how often it is called."""
     calls: list[int] = []
 
     def counted(t: Tensor, x: Tensor) -> Tensor:
         calls.append(1)
         return velocity(t, x)
 
-    solve(counted)
-    return len(calls)
+    return counted, calls
 
 
 def compare(
@@ -55,14 +54,18 @@ def compare(
     def theirs(f: Velocity) -> Tensor:
         return torchdiffeq.odeint(f, x, torch.tensor([0.0, end]), rtol=tolerance, atol=tolerance, method="dopri5")[-1]
 
-    def solver(options: dict[str, Any]) -> Callable[[Velocity], Tensor]:
-        chosen = {"rtol": tolerance, **options}
-        return lambda f: sf.solve(sf.ODE(f, interval=(0.0, end)), x, **chosen).final
+    def solver(options: dict[str, Any]) -> Callable[[], sf.Solution]:
+        process, chosen = sf.ODE(velocity, interval=(0.0, end)), {"rtol": tolerance, **options}
+        return lambda: sf.solve(process, x, **chosen)
 
-    solvers = {"torchdiffeq dopri5": theirs, **{name: solver(options) for name, options in ours.items()}}
-    counts = {name: evaluations(solve, velocity) for name, solve in solvers.items()}
+    solvers = {name: solver(options) for name, options in ours.items()}
+    first = {name: solve() for name, solve in solvers.items()}  # what is compiled is compiled here
+    counted, counts_theirs = calls_of(velocity)
+    finals = {"torchdiffeq dopri5": theirs(counted), **{name: solution.final for name, solution in first.items()}}
+    counts = {"torchdiffeq dopri5": len(counts_theirs)}
+    counts |= {name: sol.stats.get("calls", sol.stats["nfe_drift"]) for name, sol in first.items()}
     t = torch.tensor(0.1)
-    calls: dict[str, Callable[[], Any]] = {name: lambda s=solve: s(velocity) for name, solve in solvers.items()}
+    calls: dict[str, Callable[[], Any]] = {"torchdiffeq dopri5": lambda: theirs(velocity), **solvers}
     calls["the velocity, bare, 100 times"] = lambda: [velocity(t, x) for _ in range(100)]
     times = harness.side_by_side(calls, repeats)
     bare = times.pop("the velocity, bare, 100 times") / 100
@@ -74,18 +77,38 @@ def compare(
             "ratio": times["torchdiffeq dopri5"] / ms,
             "evaluations": counts[name],
             "over bare evaluations": ms / (counts[name] * bare),
-            "worst error": (solvers[name](velocity).double() - exact).abs().max().item(),
+            "worst error": (finals[name].double() - exact).abs().max().item(),
+            **({"compile seconds": first[name].stats["compile_seconds"]} if "compiled" in name else {}),
         }
         for name, ms in times.items()
     ]
 
 
 def non_stiff(repeats: int) -> list[dict[str, Any]]:
-    """Van der Pol, batch 256, at one tolerance; and looser for ours, to an error of the worst sample no larger than theirs."""
+    """Van der Pol, batch 256, at one tolerance, plain and compiled; looser for ours, to an error no larger than theirs."""
     x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
     ours = {f"{method} {s}": {"method": method, "stepping": s} for method in ("tsit5", "dopri8") for s in STEPPINGS}
     looser = {f"{name}, rtol=1e-5": {**options, "rtol": 1e-5} for name, options in ours.items() if "shared" in name}
-    return compare(van_der_pol, x, 10.0, 1e-6, {**ours, **looser}, repeats)
+    compiled = {f"{name}, compiled": {**options, "compile": True} for name, options in ours.items()}
+    rows = compare(van_der_pol, x, 10.0, 1e-6, {**ours, **looser, **compiled}, repeats)
+    for method in ("Tsit5", "Dopri8"):
+        peer = harness.in_jax(
+            "diffrax_ode.py", states=x.tolist(), end=10.0, tolerance=1e-6, method=method, repeats=repeats
+        )
+        if "not run" in peer:
+            return [*rows, {"what": f"diffrax {method}, compiled", **peer}]
+        exact = sf.solve(sf.ODE(van_der_pol), x.double(), (0.0, 10.0), method="dopri8", rtol=1e-12).final
+        rows += [
+            {
+                "shape": list(x.shape),
+                "what": f"diffrax {method} {stepping}, compiled",
+                "ms": peer[stepping]["ms"],
+                "ratio": rows[0]["ms"] / peer[stepping]["ms"],
+                "worst error": (torch.tensor(peer[stepping]["final"]).double() - exact).abs().max().item(),
+            }
+            for stepping in STEPPINGS
+        ]
+    return rows
 
 
 def network(repeats: int) -> list[dict[str, Any]]:
@@ -115,12 +138,7 @@ def one_stiffer_sample() -> list[dict[str, Any]]:
 
     times = torch.tensor([0.0, 10.0], dtype=torch.float64)
     exact = torchdiffeq.odeint(velocity, x, times, rtol=1e-12, atol=1e-12, method="dopri8")[-1]
-    calls: list[int] = []
-
-    def counted(t: Tensor, x: Tensor) -> Tensor:
-        calls.append(1)
-        return velocity(t, x)
-
+    counted, calls = calls_of(velocity)
     theirs = torchdiffeq.odeint(counted, x, times, rtol=1e-6, atol=1e-6)[-1]
     own = sf.solve(sf.ODE(velocity, interval=(0.0, 10.0)), x, rtol=4e-6, stepping="per-sample")
     counts = {"torchdiffeq dopri5, 1e-6": (len(calls) * len(x), theirs)}
@@ -178,9 +196,7 @@ def main() -> None:
             "one stiffer sample": one_stiffer_sample(),
             "stiff": stiff(min(repeats, 5)),
             "not run": {
-                name: "it is not installed here"
-                for name in ("torchode", "diffrax")
-                if importlib.util.find_spec(name) is None
+                name: "it is not installed here" for name in ("torchode",) if importlib.util.find_spec(name) is None
             },
         }
     harness.write("ode_engine", results, options.out)

@@ -3,7 +3,7 @@
     python benchmarks/sde_engine.py [--quick] [--out benchmarks/results]
 
 Every ratio is of medians from one run, in which the calls take turns. "Noise" is what drawing the same normals costs without a
-solver: Philox4x64 and Box–Muller, the generator of a BrownianPath on the CPU. A peer that is not there is written down as not
+solver: SFC64 and Box–Muller, the generator of a BrownianPath on the CPU. A peer that is not there is written down as not
 run. The whole suite takes about ten minutes, most of it the peers'.
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-__all__ = ["ArgumentError", "MethodError", "SdeflowError", "SdeflowWarning", "SolveError"]
+__all__ = ["ArgumentError", "MethodError", "SdeflowError", "SdeflowWarning", "SolveError", "TrainingError"]
 
 
 class SdeflowError(Exception):
@@ -32,6 +32,19 @@ class SolveError(SdeflowError):
     def __init__(self, message: str, solution: Any = None) -> None:
         super().__init__(message)
         self.solution = solution
+
+
+class TrainingError(SdeflowError):
+    """Training could not go on: its loss was not finite. What was learned is in ``run``.
+
+    Arguments:
+        message: What happened, in which step, and what to do.
+        run: The :class:`~sdeflow.training.Run` up to the failure; its model has the last good weights.
+    """
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class SdeflowWarning(UserWarning):

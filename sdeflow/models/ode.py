@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
-from sdeflow.types import Time
+from sdeflow.types import Field, Time
 
 if TYPE_CHECKING:
     from sdeflow.models.model import GenerativeModel
@@ -26,6 +26,13 @@ class Conditional(nn.Module):
     def forward(self, t: Time, x: Tensor) -> Tensor:
         value: Tensor = getattr(self.model, self.name)(t, x, **self.condition)
         return value
+
+    @property
+    def expected_data(self) -> Field | None:
+        """E[x_data | x_t] where this is the score of a model with a schedule, from which it would follow by a detour."""
+        if self.name != "score" or self.model.schedule is None:
+            return None
+        return Conditional(self.model, "denoiser", self.condition)
 
 
 class ModelODE(ODE, precise_time=True):

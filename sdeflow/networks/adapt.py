@@ -73,6 +73,7 @@ def adapt(
     ==========================================  =====================================================
     torchcfm's MLP: ``net(cat([x, t], -1))``    ``order="x|t"``
     torchcfm's U-Net: ``net(t, x, y=label)``    ``time="flat", rename={"label": "y"}``
+    torchdyn: ``net(t, x, args=…)``             ``time="flat"``
     flow_matching: ``net(x, t)``                ``order="xt", time="flat"``
     diffusers: ``net(sample, timestep)``        ``order="xt", time="integer", time_scale=1000.0``
     ==========================================  =====================================================

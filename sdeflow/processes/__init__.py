@@ -1,5 +1,6 @@
 """What moves: SDEs and ODEs, the named diffusions, schedules, reversal, probability flow, conditioning."""
 
+from sdeflow.processes.churn import Churn
 from sdeflow.processes.conversions import convert
 from sdeflow.processes.diffusions import (
     CosineVariancePreserving,
@@ -23,6 +24,7 @@ __all__ = [
     "SDE",
     "BrownianBridge",
     "BrownianMotion",
+    "Churn",
     "CosineVariancePreserving",
     "CustomSchedule",
     "GeometricBrownianMotion",

@@ -57,7 +57,7 @@ def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
 
 
 @lru_cache
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def innermost(interval: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
     """The numbers of a dtype next to the ends of an interval, inside it."""
     ends = torch.tensor(interval, dtype=dtype, device="cpu")

@@ -142,6 +142,9 @@ class Process(nn.Module):
                 f"{self.title} has no {'schedule' if self.schedule is None else 'score'}, so no denoiser. "
                 f"Reversals and flows of a diffusion with a schedule (VariancePreserving, …) have both."
             )
+        if (known := getattr(self.score, "expected_data", None)) is not None:
+            data: Tensor = known(t, x)
+            return data
         from sdeflow.processes.conversions import convert
 
         return convert(self.schedule, t, x, self.score(t, x), given="score", wanted="data")

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError
-from sdeflow.solvers.clocks import SharedClock
+from sdeflow.processes.integrals import WithIntegrals
+from sdeflow.solvers.clocks import SharedClock, most
 from sdeflow.solvers.dop853 import DOPRI8
 from sdeflow.solvers.driven import Driven
 from sdeflow.solvers.explicit import ExplicitRungeKutta
 from sdeflow.solvers.job import Counter, Job, Outcome
 from sdeflow.solvers.methods import Method
 from sdeflow.solvers.native_methods import STEPPERS
+from sdeflow.solvers.quadrature import Quadrature
 from sdeflow.solvers.rosenbrock import RODAS5P, Rosenbrock, RosenbrockTableau
 from sdeflow.solvers.status import Status
 from sdeflow.solvers.stepper import Stepper
@@ -48,12 +50,16 @@ RUNGE_KUTTA_METHODS = tuple(
 
 
 def _stepper(job: Job, counter: Counter) -> Stepper:
-    velocity = Velocity(job.process, job.x0, (job.times[0], job.times[-1]), bool(job.breakpoints), counter)
+    process, span, shared = job.process, (job.times[0], job.times[-1]), job.stepping == "shared"
+    if isinstance(process, WithIntegrals) and job.method.name in TABLEAUS and not job.compile:
+        velocity = Velocity(process.ode, process.part(job.x0)[0], span, bool(job.breakpoints), counter)
+        return Quadrature(TABLEAUS[job.method.name], process, velocity, job.x0, shared)
+    velocity = Velocity(process, job.x0, span, bool(job.breakpoints), counter)
     if job.brownian is not None:
         return Driven(job, STEPPERS[job.method.name], velocity, counter)
     if job.method.name == RODAS5P.name:
         return Rosenbrock(RODAS5P, velocity, job.x0, job.jacobian)
-    return ExplicitRungeKutta(TABLEAUS[job.method.name], velocity, job.x0, job.stepping == "shared")
+    return ExplicitRungeKutta(TABLEAUS[job.method.name], velocity, job.x0, shared)
 
 
 def run(job: Job) -> Outcome:
@@ -81,6 +87,8 @@ def run(job: Job) -> Outcome:
         # Each sample's own; "calls" is how often the velocity was called at all, for those along and for checks too.
         nfe = base + attempts * stepper.evaluations
         extra = {"nfe_drift": nfe, "accepted": accepted, "rejected": attempts - accepted, "calls": counter.drift}
+    if samples.ahead is not None:
+        extra |= {"compiled_steps": samples.ahead.steps, "compile_seconds": samples.ahead.seconds}
     status, reached = clocks.status, clocks.reached
     message, failed = "", (status != Status.SUCCESS) & (status != Status.EVENT)
     if bool((status != Status.SUCCESS).any()):
@@ -93,8 +101,8 @@ def run(job: Job) -> Outcome:
     return Outcome(
         states,
         counter,
-        accepted=int(torch.as_tensor(accepted).max()),
-        rejected=int(torch.as_tensor(attempts - accepted).max()),
+        accepted=most(accepted),
+        rejected=most(attempts - accepted),
         status=status,
         message=message,
         extra=extra,

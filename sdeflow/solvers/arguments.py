@@ -24,6 +24,8 @@ __all__ = [
     "check_extras",
     "check_span",
     "check_state",
+    "check_steps",
+    "check_vmap",
     "events_on_clock",
     "field_on_clock",
     "inner_breakpoints",
@@ -48,26 +50,77 @@ def check_state(x0: Any) -> None:
         )
     if x0.numel() == 0:
         raise ArgumentError(f"x0 has shape {tuple(x0.shape)}, which is empty; give at least one sample.")
-    if not bool(x0.isfinite().all()):
+    if not _mapped() and not bool(x0.isfinite().all()):
         raise ArgumentError(
             f"x0 is not finite in {int((~x0.isfinite().flatten(1).all(1)).sum())} of {len(x0)} samples."
         )
 
 
-def check_compile(compile: Any, method: Method, gradient: str) -> None:
-    """Whether steps can be compiled: our own of fixed size, unless how many evaluations they take depends on the state."""
+def _mapped() -> bool:
+    """Whether this is inside of torch.func.vmap, where nothing may be decided by a value."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack)
+
+
+def check_vmap(adaptive: bool, on_failure: str) -> None:
+    """Whether a solve can be done inside of torch.func.vmap, if it is."""
+    if _mapped() and (adaptive or on_failure == "raise"):
+        raise ArgumentError(
+            "this solve is inside of torch.func.vmap, where nothing may be decided by a value, neither a step size nor whether "
+            "to raise. Give steps= or dt= and on_failure='return'; or put what you map over into the batch, x0 of shape "
+            "(B, *event), where stepping='per-sample' gives each sample steps of its own."
+        )
+
+
+def check_steps(method: Method, adaptive: bool, first_step: Any, min_step: Any) -> None:
+    """The first step and the shortest."""
+    for name, value in (("first_step", first_step), ("min_step", min_step)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value < math.inf):
+            raise ArgumentError(f"{name}={value!r} is not a positive number; give one, or None.")
+    if min_step is None:
+        return
+    if not adaptive:
+        raise ArgumentError(
+            "min_step= is for steps that adapt, and these are of fixed size; give rtol=, or leave it away."
+        )
+    if method.engine not in ("adaptive", "native"):
+        raise MethodError(
+            f"min_step= is for native methods, and the steps of method={method.name!r} are chosen elsewhere. Leave it away, or "
+            f"take a native one: tsit5, dopri5, dopri8, bosh3, rodas5p."
+        )
+    if first_step is not None and first_step < min_step:
+        raise ArgumentError(f"first_step={first_step:g} is shorter than min_step={min_step:g}; give one that is not.")
+
+
+def check_compile(compile: Any, method: Method, gradient: str, adaptive: bool, looks_inside: bool) -> None:
+    """Whether steps can be compiled: our own, unless how many evaluations they take depends on the state.
+
+    Arguments:
+        compile: What was given.
+        method: The method.
+        gradient: The mode of ``gradient=``.
+        adaptive: Whether it adapts its steps.
+        looks_inside: Whether events or dense output are wanted.
+    """
     if not isinstance(compile, bool):
         raise ArgumentError(f"compile={compile!r} is neither True nor False.")
     if not compile:
         return
-    if method.engine != "native" or method.drift_evaluations is None:
+    explicit = method.engine == "adaptive" and method.name != "rodas5p"
+    if not explicit and (adaptive or method.engine != "native" or method.drift_evaluations is None):
         raise MethodError(
-            f"compile=True fuses native steps of fixed size, and method={method.name!r} has none that are alike; choose "
-            f"another method, or compile the drift and diffusion themselves with torch.compile."
+            f"compile=True fuses native steps of fixed size, and the adaptive ones of tsit5, dopri5, bosh3 and dopri8 on ODEs; "
+            f"method={method.name!r} has none that are alike{' where it adapts them' if adaptive else ''}. Choose another "
+            f"method, or compile the drift and diffusion themselves with torch.compile."
         )
     if gradient == "checkpoint":
         raise ArgumentError(
             "compile=True and gradient='checkpoint' are given together; checkpointing takes steps again one by one. Give one."
+        )
+    if looks_inside:
+        raise ArgumentError(
+            "compile=True keeps nothing of the inside of its steps, and so has neither events nor dense output. Leave it away."
         )
 
 

@@ -18,7 +18,7 @@ from sdeflow.solvers.controller import Controller, shared_error
 from sdeflow.solvers.status import Status
 from sdeflow.solvers.stepper import Step, Stepper
 
-__all__ = ["OwnClocks", "Saves", "SharedClock", "Verdict"]
+__all__ = ["OwnClocks", "Saves", "SharedClock", "Verdict", "most"]
 
 
 class Verdict(NamedTuple):
@@ -60,11 +60,12 @@ class SharedClock:
         times: The save times.
         controller: What sets the steps.
         like: A state.
+        shortest: The shortest step, unless it is cut short to land somewhere.
     """
 
     shared = True
 
-    def __init__(self, times: Sequence[float], controller: Controller, like: Tensor) -> None:
+    def __init__(self, times: Sequence[float], controller: Controller, like: Tensor, shortest: float = 0.0) -> None:
         self.times, self.controller = list(times), controller
         self.t, self.h = times[0], 0.0
         self.end = times[0]
@@ -72,7 +73,7 @@ class SharedClock:
         self.accepted = self.attempts = 0
         self.batch = len(like)
         self.like = like
-        self.smallest = _smallest(times)
+        self.smallest = max(_smallest(times), shortest)
         self.outcome, self.stopped = Status.SUCCESS, times[-1]
         self.live: Tensor | None = None  # those whom no event has ended
         self.ended_at: Tensor | None = None
@@ -122,15 +123,15 @@ class SharedClock:
 
     def judge(self, error: Tensor) -> Verdict:
         """Accept or reject it, and set the next step; the one transfer from the device."""
-        size = shared_error(error if self.live is None else torch.where(self.live, error, 0.0))
+        size = float(shared_error(error if self.live is None else torch.where(self.live, error, 0.0)))
         self.attempts += 1
         proposed = float(self.step.h) * self.controller.number(size)
         ok = size <= 1
         # A step cut short to land somewhere says nothing against the length that was intended.
-        self.h = max(proposed, self.h) if ok and self.lands else proposed
+        self.h = max(proposed, self.h if self.lands else self.smallest) if ok else proposed
         self.accepted += ok
         self.size = size
-        stuck = not ok and not self.h > self.smallest
+        stuck = not ok and not self.h >= self.smallest
         saves = ok and self.due < len(self.times) and bool(self.step.t1 >= self.times[self.due])
         return Verdict(None, ok, stuck, saves)
 
@@ -174,6 +175,17 @@ class SharedClock:
         accepted = torch.full((self.batch,), verdict.some, device=self.like.device)
         return t, h, accepted if self.live is None else accepted & self.live
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Float64 ``(5, 1)`` and ``(1,)``: t, h, no error, the steps taken and tried; and where the clock is to arrive."""
+        numbers = [self.t, self.h, 0.0, self.accepted, self.attempts], [self.end]
+        clock, end = (torch.tensor(values, dtype=torch.float64, device=self.like.device) for values in numbers)
+        return clock[:, None], end
+
+    def overtake(self, clocks: Tensor, lookups: int) -> None:
+        """Be where steps that were taken elsewhere have led, with that many evaluations besides in each."""
+        self.t, self.h, self.size, accepted, attempts = clocks.flatten().tolist()
+        self.accepted, self.attempts = int(accepted), int(attempts)
+
     def come(self) -> Tensor:
         """How far each sample has come now."""
         t = torch.full((self.batch,), self.t, dtype=torch.float64, device=self.like.device)
@@ -185,7 +197,7 @@ class OwnClocks:
 
     shared = False
 
-    def __init__(self, times: Sequence[float], controller: Controller, like: Tensor) -> None:
+    def __init__(self, times: Sequence[float], controller: Controller, like: Tensor, shortest: float = 0.0) -> None:
         self.controller = controller
         batch, device = len(like), like.device
         self.times = torch.tensor([*times, math.inf], dtype=torch.float64, device=device)
@@ -196,7 +208,7 @@ class OwnClocks:
         self.next_save = self.times[self.due]
         self.alive = torch.ones(batch, dtype=torch.bool, device=device)  # not given up
         self.rows = torch.arange(batch, device=device)
-        self.smallest = _smallest(times)
+        self.shortest, self.smallest = shortest, max(_smallest(times), shortest)
         self.width = (like.dtype, [1] * (like.ndim - 1))
         self.going, self.count = 0, batch
         zeros = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -235,15 +247,17 @@ class OwnClocks:
         h, t1 = self.step.h, self.step.t1
         assert isinstance(h, Tensor) and isinstance(t1, Tensor)
         ok = error <= 1  # not so where it is NaN
+        accepted = ok & self.moving
         proposed = h * self.controller.vector(error)
         self.h = torch.where(ok & self.lands, torch.maximum(proposed, self.h), proposed)
-        accepted = ok & self.moving
+        if self.shortest:
+            self.h = torch.where(ok, self.h.clamp_min(self.shortest), self.h)
         self.accepted += accepted
         self.attempts += self.moving
         self.saved = accepted & (t1 >= self.next_save)
         self.error = error
         # All that the loop has to know, in one transfer from the device.
-        short = self.moving & (self.h <= self.smallest)
+        short = self.moving & (self.h < self.smallest)
         flags = torch.stack([accepted, self.saved, accepted & (t1 >= self.end), short]).sum(1)
         here, saves, arrived, stuck = flags.tolist()
         self.going -= arrived
@@ -294,7 +308,7 @@ class OwnClocks:
             self.going -= count
 
     def give_up_stuck(self) -> None:
-        stuck = (self.t < self.end) & ~(self.error <= 1) & ~(self.h > self.smallest)
+        stuck = (self.t < self.end) & ~(self.error <= 1) & ~(self.h >= self.smallest)
         finite = self.error.isfinite()
         self.give_up(Status.NON_FINITE, stuck & ~finite)
         self.give_up(Status.STEP_TOO_SMALL, stuck & finite)
@@ -316,6 +330,16 @@ class OwnClocks:
         assert isinstance(t, Tensor) and isinstance(h, Tensor)
         return t, h, torch.ones_like(self.alive) if verdict.accepted is None else verdict.accepted
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        counts = (self.accepted.double(), self.attempts.double())
+        return torch.stack([self.t, self.h, torch.zeros_like(self.t), *counts]), self.end
+
+    def overtake(self, clocks: Tensor, lookups: int) -> None:
+        self.t, self.h, self.error, accepted, attempts = clocks.unbind()
+        self.base = self.base + lookups * (attempts.long() - self.attempts)
+        self.accepted, self.attempts = accepted.long(), attempts.long()
+        self.going = int((self.t < self.end).sum())
+
     def come(self) -> Tensor:
         return self.t
 
@@ -333,6 +357,11 @@ class OwnClocks:
 
 
 COUNTS = ("accepted", "attempts", "base")
+
+
+def most(count: int | Tensor) -> int:
+    """A count, and of those of all samples the greatest."""
+    return int(count.max()) if isinstance(count, Tensor) else count
 
 
 def _smallest(times: Sequence[float]) -> float:

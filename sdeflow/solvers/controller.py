@@ -30,6 +30,8 @@ SHARED_TARGET = 0.4  # the error of a batch is smoother in time than that of a s
 
 SAFETY = 0.9  # where a step is rejected, times error^(−1 / order)
 
+SLOWEST = 1e-3  # rates of change of a velocity, per unit of time, below which a first step does not grow further
+
 WORST = 4.0  # tolerances that the error of the worst sample of a batch may reach
 
 
@@ -37,29 +39,34 @@ class Tolerance:
     """What is small: |error| ≤ atol + rtol |x|, in the root-mean-square over the coordinates of a sample.
 
     Arguments:
-        rtol: The relative tolerance.
-        atol: The absolute one.
-        mask: Which coordinates count, broadcasting against one row; None for all.
-        like: A state.
+        relative: rtol, times the root of the number of coordinates, 0-d: so the root of the mean is in the scale.
+        absolute: atol, likewise.
+        weights: The roots of the coordinates' weights, ``(D,)``; None where all count alike.
     """
 
-    def __init__(self, rtol: float, atol: float, mask: Tensor | None, like: Tensor) -> None:
-        floor = torch.finfo(like.dtype).tiny
-        self.weights: Tensor | None = None
-        count = float(like[0].numel())
+    def __init__(self, relative: Tensor, absolute: Tensor, weights: Tensor | None) -> None:
+        self.relative, self.absolute, self.weights = relative, absolute, weights
+        self.numbers: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, rtol: float, atol: float, mask: Tensor | None, like: Tensor) -> Tolerance:
+        """That of two numbers and a mask of the coordinates that count, broadcasting against one row; None for all."""
+        weights, count = None, float(like[0].numel())
         if mask is not None:
-            weights = mask.to(like).expand(like.shape[1:]).flatten()
-            self.weights, count = weights.sqrt(), float(weights.sum())
-        # The root of the mean is in the scale. With atol = 0 a coordinate that rests at 0 has no scale.
-        self.relative = rtol * math.sqrt(count)
-        self.absolute = like.new_tensor((atol or floor) * math.sqrt(count))
+            counted = mask.to(like).expand(like.shape[1:]).flatten()
+            weights, count = counted.sqrt(), float(counted.sum())
+        # With atol = 0 a coordinate that rests at 0 has no scale.
+        relative, absolute = rtol * math.sqrt(count), (atol or torch.finfo(like.dtype).tiny) * math.sqrt(count)
+        tolerance = cls(like.new_tensor(relative), like.new_tensor(absolute), weights)
+        tolerance.numbers = (relative, absolute)
+        return tolerance
 
     def scale(self, *states: Tensor) -> Tensor:
         """atol + rtol max |x|, times the root of the number of coordinates."""
         largest = states[0].abs()
         for state in states[1:]:
             largest = torch.maximum(largest, state.abs())
-        return torch.add(self.absolute, largest, alpha=self.relative)
+        return torch.addcmul(self.absolute, self.relative, largest)
 
     def norm(self, v: Tensor) -> Tensor:
         """The size of v, already divided by the scale: ``(…, B)`` of ``(…, B, D)``."""
@@ -103,12 +110,10 @@ class Controller:
         return _steady(factor.exp_().nan_to_num_(nan=SMALLEST).clamp_(SMALLEST, LARGEST))
 
 
-def shared_error(error: Tensor) -> float:
-    """The error of a batch from those of its samples; the one transfer from the device."""
-    if len(error) == 1:
-        return float(error)
-    worst, total = torch.stack([error.amax(), torch.linalg.vector_norm(error)]).tolist()
-    return float(max(worst / WORST, total / math.sqrt(len(error))))
+def shared_error(error: Tensor) -> Tensor:
+    """The error of a batch from those of its samples, 0-d."""
+    root = math.sqrt(len(error))
+    return torch.maximum(error.amax() * (root / WORST), torch.linalg.vector_norm(error)) / root
 
 
 def first_step(
@@ -140,7 +145,9 @@ def first_step(
         ahead = evaluate((t + h0)[0] if shared else t + h0, x + wide * velocity)
         d2 = norm(ahead - velocity) / h0
         steepest = torch.maximum(d1, d2)
-        h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest) ** (1 / order))
+        # The error is the size of the velocity times (rate h)^(order − 1): where it hardly changes, its size says little.
+        slow = (d2 / d1).nan_to_num_(nan=1.0).clamp_(SLOWEST, 1.0) ** (order - 1)
+        h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / (steepest * slow)) ** (1 / order))
         h = torch.minimum(100 * h0, h1)
         h = torch.where(h.isfinite() & (h > 0), h, h0)
         return torch.where(h.isfinite() & (h > 0), _steady(h), 1e-6 * longest).clamp_max(longest)

@@ -18,7 +18,7 @@ from sdeflow.solvers.stepper import Attempt, Step
 from sdeflow.solvers.tableaus import Row, Tableau
 from sdeflow.solvers.velocity import Velocity
 
-__all__ = ["ExplicitRungeKutta"]
+__all__ = ["ExplicitRungeKutta", "Sums"]
 
 
 class Stages(Protocol):
@@ -81,10 +81,9 @@ class Buffer:
     def changes(self, first: int) -> Tensor:
         # Not one product of matrices: those round a column by its place, and a sample must not depend on its batch-mates.
         last = self.main - 1
-        totals = torch.stack([torch.mv(self.upto[last], row[last]) for row in self.weights[first:]]).view(
-            -1, *self.shape
-        )
-        return totals if self.shared else totals.mul_(self.width)
+        totals = [torch.mv(self.upto[last], row[last]) for row in self.weights[first:]]
+        every = (totals[0] if len(totals) == 1 else torch.stack(totals)).view(-1, *self.shape)
+        return every if self.shared else every.mul_(self.width)
 
     def polynomial(self, dense: Sequence[Row]) -> Tensor:
         weights, k = self.k.new_tensor(dense).t().contiguous(), self.upto[len(dense) - 1]
@@ -92,7 +91,7 @@ class Buffer:
         return torch.cat([self.x[None], change])
 
 
-class Graph:
+class Sums:
     """Stages with gradients: tensors of their own, summed."""
 
     def __init__(self, table: Sequence[Row]) -> None:
@@ -127,9 +126,8 @@ class Graph:
         return totals if isinstance(self.width, float) else totals * self.width
 
     def polynomial(self, dense: Sequence[Row]) -> Tensor:
-        k = torch.stack(self.rows[: len(dense)])
-        change = torch.tensordot(k.new_tensor(dense).t(), k, 1) * self.width
-        return torch.cat([self.x[None], change])
+        change = torch.stack([self.total(weights) for weights in zip(*dense, strict=True)])
+        return torch.cat([self.x[None], change if isinstance(self.width, float) else change * self.width])
 
 
 class ExplicitRungeKutta:
@@ -145,11 +143,7 @@ class ExplicitRungeKutta:
         self.evaluations = self.count - 1
         self.lookups = len(tableau.extra_c)
         self.places = tableau.c[1:]
-        count = self.count + self.lookups
-        rows = (*tableau.a, *tableau.extra_a, *tableau.errors)
-        self.table = [(*row, *[0.0] * (count - len(row))) for row in rows]
-        self.first_error = len(rows) - len(tableau.errors)
-        self.stages: Stages = Buffer(self.table, self.count, x, shared)
+        self.stages: Stages = Buffer(tableau.table, self.count, x, shared)
 
     def start(self, low: float, high: float, t: float | Tensor, x: Tensor) -> int:
         self.velocity.within(low, high)
@@ -161,7 +155,7 @@ class ExplicitRungeKutta:
 
     def begin_with(self, k: Tensor) -> None:
         if k.requires_grad and isinstance(self.stages, Buffer):
-            self.stages = Graph(self.table)
+            self.stages = Sums(self.tableau.table)
         self.stages.put(0, k)
 
     def first_step(self, tolerance: Tolerance, t: float | Tensor, x: Tensor, longest: float) -> Tensor:
@@ -173,24 +167,30 @@ class ExplicitRungeKutta:
             self.follow()
         stages, drift = self.stages, self.velocity.function
         stages.begin(x, step.width)
+        move, put, watched = stages.move, stages.put, isinstance(stages, Buffer) and torch.is_grad_enabled()
         before = y = x
+        last = len(times) - 1
         for i, time in enumerate(times):
-            before, y = y, stages.move(i, i + 1)
-            k = drift(time, y)
-            if k.requires_grad and isinstance(stages, Buffer):  # the first that autograd has to do with
+            before, y = y, move(i, i + 1)
+            k = drift(time, y) if i < last else self.arrive(time, y)
+            if watched and k.requires_grad:  # the first that autograd has to do with
                 self.velocity.counter.drift += i + 1
                 self.follow()
                 return self.attempt(step, x)
-            stages.put(i + 1, k)
+            put(i + 1, k)
         self.velocity.counter.drift += len(times)
         self.step, self.ends = step, (before, y)
         with torch.no_grad():
-            return Attempt(y, stages.changes(self.first_error))
+            return Attempt(y, stages.changes(self.tableau.first_error))
+
+    def arrive(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity at the end of the step, with which the next one begins."""
+        return self.velocity.function(t, x)
 
     def follow(self) -> None:
         """From here on gradients are wanted."""
         first = self.stages.rows[0].clone()
-        self.stages = Graph(self.table)
+        self.stages = Sums(self.tableau.table)
         self.stages.put(0, first)
 
     def advance(self, accepted: Tensor | None) -> None:

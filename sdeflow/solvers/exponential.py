@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdeflow.processes.schedules import Schedule
+from sdeflow.solvers.churn import SigmaHeun
+from sdeflow.solvers.leaps import Leap, denoised, leap_of, leaps, noise_of, noise_ratio, taken, weight
 from sdeflow.solvers.methods import Method
 from sdeflow.solvers.terms import Advance, Stepper, Terms, root
 
@@ -38,93 +39,31 @@ __all__ = ["EXPONENTIAL_METHODS", "EXPONENTIAL_STEPPERS", "TARGET_SNR"]
 TARGET_SNR = 0.16  # of a Langevin step, ‖drift‖ to ‖noise‖: what Song et al. use on images of 32 × 32
 
 
-class Level(NamedTuple):
-    """Where on the path a time is: a, s and λ = ln(a/s), in float64."""
-
-    a: Tensor
-    s: Tensor
-    half_log_snr: Tensor
-
-    @classmethod
-    def at(cls, schedule: Schedule, t: Tensor) -> Level:
-        t = t.to(torch.float64)
-        return cls(schedule.a(t), schedule.s(t), schedule.log_snr(t) / 2)
-
-
-class Estimates(NamedTuple):
-    """x̂₁ and x̂₀, what data and what noise a state is expected to be made of."""
-
-    data: Tensor
-    noise: Tensor
-
-
-class Leap(NamedTuple):
-    """A first-order step, and what it was made from.
-
-    Attributes:
-        x: The state at the end of the step.
-        estimates: x̂₁ and x̂₀ at its beginning.
-        start: The level at its beginning.
-        end: The level at its end.
-        h: λ_n − λ_t; infinite where s or a is 0 at an end.
-        weight: a_n (1 − e^{−(h+K)}), that of x̂₁ in x.
-        decay: h + K, what x̂₁ is forgotten by.
-    """
-
-    x: Tensor
-    estimates: Estimates
-    start: Level
-    end: Level
-    h: Tensor
-    weight: Tensor
-    decay: Tensor
-
-
-def schedule_of(terms: Terms) -> Schedule:
-    schedule = terms.process.schedule
-    assert schedule is not None  # the registry says that it is needed
-    return schedule
-
-
-def estimate(terms: Terms, t: Tensor, level: Level, x: Tensor) -> Estimates:
-    """x̂₁ and x̂₀ from one evaluation of the denoiser."""
-    a, s = level.a.to(x.dtype), level.s.to(x.dtype)
-    noisy = s > 0
-    # No branch divides by 0: what is not taken would still be in the gradient.
-    data = torch.where(noisy, terms.denoiser(t, x), x / torch.where(noisy, 1.0, a))
-    return Estimates(data, (x - a * data) / torch.where(noisy, s, 1.0))
-
-
-def noise_replaced(terms: Terms, middle: Tensor, x: Tensor, h: Tensor) -> Tensor:
-    """K, from the ratio of the process's noise to the diffusion's, 2ε to g², in the middle of the step: 1 for a reversal."""
-    squared = terms.diffusion(middle, x).to(torch.float64).square()
-    g2 = schedule_of(terms).squared_diffusion(middle.to(torch.float64)).abs()
-    return torch.where(squared > 0, h.abs() * squared / g2, 0.0)
-
-
-def leap(terms: Terms, times: Sequence[Tensor], x: Tensor) -> Leap:
-    """The step that is exact where x̂₁ stands still."""
-    t, middle, n = times
-    schedule = schedule_of(terms)
-    start, end = Level.at(schedule, t), Level.at(schedule, n)
-    h = end.half_log_snr - start.half_log_snr
-    estimates = estimate(terms, t, start, x)
-    a, s = end.a.to(x.dtype), end.s.to(x.dtype)
-    decay = h
+def leap_at(terms: Terms, times: Sequence[Any], x: Tensor) -> Leap:
+    """The numbers of a step: as they were planned, or worked out here, with the noise of the process where it takes that."""
+    process = terms.process
+    leap: Leap = times[3] if len(times) > 3 else leap_of(process, times)
     if terms.W is None:
-        moved = a * estimates.data + s * estimates.noise
-    else:
-        K = noise_replaced(terms, middle, x, h)
-        z = terms.W / root(terms.h)
-        kept, fresh = (-K).exp().to(x.dtype), (-torch.expm1(-2 * K)).sqrt().to(x.dtype)
-        moved = a * estimates.data + s * (kept * estimates.noise + fresh * z)
-        decay = torch.where(h.isfinite(), h + K, h)
-    return Leap(moved, estimates, start, end, h, -end.a * torch.expm1(-decay), decay)
+        return leap
+    if leap.replaced is None:
+        assert process.schedule is not None
+        return leap.replacing(noise_ratio(process.schedule, times[1], terms.diffusion(times[1], x), leap.h))
+    terms.counter.diffusion += 1  # the process was asked for it, with the other steps
+    return leap
 
 
-def corrected(move: Leap, weight: Tensor, difference: Tensor) -> Tensor:
-    """The leap with weight · difference added, where h is finite."""
-    return move.x + torch.where(move.h.isfinite(), weight, 0.0).to(move.x.dtype) * difference
+def fresh(terms: Terms, leap: Leap, y: Tensor) -> Tensor:
+    """y + r z."""
+    return y if terms.W is None else y + weight(leap.of_noise / root(terms.h), y) * terms.W
+
+
+def corrected(leap: Leap, y: Tensor, factor: Tensor, difference: Tensor) -> Tensor:
+    """y + factor · difference where h is finite."""
+    if leap.finite is False:
+        return y
+    if leap.finite is not True:
+        factor = torch.where(leap.h.isfinite(), factor, 0.0)
+    return y + weight(factor, y) * difference
 
 
 class ExponentialStepper:
@@ -132,13 +71,16 @@ class ExponentialStepper:
 
     places = (0.0, 0.5, 1.0)
     error_order = None
+    plan = staticmethod(leaps)
 
 
 class ExponentialEuler(ExponentialStepper):
     """x̂₁ stands still: DDIM, and ancestral sampling."""
 
-    def step(self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        return Advance(leap(terms, times, x).x)
+    def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
+        leap = leap_at(terms, times, x)
+        data = denoised(terms, times[0], leap.start, leap.noisy, x)
+        return Advance(fresh(terms, leap, taken(leap, x, data)))
 
 
 class ExponentialMultistep(ExponentialStepper):
@@ -147,38 +89,31 @@ class ExponentialMultistep(ExponentialStepper):
     def step(
         self,
         terms: Terms,
-        times: Sequence[Tensor],
+        times: Sequence[Any],
         x: Tensor,
         first: tuple[Tensor, Tensor] | None = None,
         error: bool = False,
     ) -> Advance:
-        move = leap(terms, times, x)
-        data, y = move.estimates.data, move.x
+        leap = leap_at(terms, times, x)
+        data = denoised(terms, times[0], leap.start, leap.noisy, x)
+        y = fresh(terms, leap, taken(leap, x, data))
         if first is not None:
             before, h_before = first
-            y = corrected(move, move.weight * move.h / (2 * h_before), data - before)
-        return Advance(y, None, (data, move.h))
+            y = corrected(leap, y, leap.weight * leap.h / (2 * h_before), data - before)
+        return Advance(y, None, (data, leap.h))
 
 
 class ExponentialHeun(ExponentialStepper):
     """x̂₁ goes straight to its value at the end of a first-order step: a_n (1 − (1 − e^{−c})/c) of the change, c = h + K."""
 
-    def step(self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        move = leap(terms, times, x)
-        there = estimate(terms, times[2], move.end, move.x)
-        c = move.decay
-        weight = torch.where(c == 0, 0.0, move.end.a * (1 + torch.expm1(-c) / c))
-        return Advance(corrected(move, weight, there.data - move.estimates.data))
-
-
-class SigmaHeun(ExponentialStepper):
-    """Heun's method for y = x/a in σ = s/a, where dy/dσ = x̂₀; its first stage is DDIM."""
-
-    def step(self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        move = leap(terms, times, x)
-        there = estimate(terms, times[2], move.end, move.x)
-        weight = 0.5 * (move.end.s - move.end.a * move.start.s / move.start.a)
-        return Advance(corrected(move, weight, there.noise - move.estimates.noise))
+    def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
+        leap = leap_at(terms, times, x)
+        data = denoised(terms, times[0], leap.start, leap.noisy, x)
+        y = fresh(terms, leap, taken(leap, x, data))
+        there = denoised(terms, times[2], leap.end, leap.noisy_end, y)
+        c = leap.decay
+        factor = torch.where(c == 0, 0.0, leap.end.a * (1 + torch.expm1(-c) / c))
+        return Advance(corrected(leap, y, factor, there - data))
 
 
 class PredictorCorrector(ExponentialStepper):
@@ -189,15 +124,16 @@ class PredictorCorrector(ExponentialStepper):
     the space-time Lévy area of the step, H = √(h/12) z, which is independent of W.
     """
 
-    def step(self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        move = leap(terms, times, x)
+    def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
+        leap = leap_at(terms, times, x)
         assert terms.H is not None
-        y, z = move.x, terms.H * math.sqrt(12) / root(terms.h)
-        noise = estimate(terms, times[2], move.end, y).noise
-        alpha = (move.start.a / move.end.a).square().to(x.dtype)
+        data = denoised(terms, times[0], leap.start, leap.noisy, x)
+        y = fresh(terms, leap, taken(leap, x, data))
+        z = terms.H * (math.sqrt(12) / root(terms.h))
+        noise = noise_of(leap.end, y, denoised(terms, times[2], leap.end, leap.noisy_end, y))
+        alpha = weight((leap.start.a / leap.end.a).square(), x)
         u = (2 * alpha * (TARGET_SNR * norms(z) / norms(noise)).square()).clamp(max=1.0)
-        s = move.end.s.to(x.dtype)
-        return Advance(y + s * ((2 * u).sqrt() * z - u * noise))
+        return Advance(y + weight(leap.end.s, x) * ((2 * u).sqrt() * z - u * noise))
 
 
 def norms(v: Tensor) -> Tensor:
@@ -261,6 +197,7 @@ EXPONENTIAL_METHODS = (
         "Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), "
         "https://arxiv.org/abs/2206.00364",
         ode_order=2,
+        **_additive(1.0, 1.0),
     ),
     _method(
         "ancestral",

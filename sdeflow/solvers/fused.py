@@ -21,7 +21,7 @@ from sdeflow.processes.process import Process
 from sdeflow.solvers.job import Counter, Job
 from sdeflow.solvers.terms import Stepper, Terms
 
-__all__ = ["Fused", "fused"]
+__all__ = ["Fused", "fused", "say_why_not"]
 
 TOGETHER = (
     16  # steps in a graph: at 64 × 2 a step takes 3 us in 16 and 4 in 8, and compiling takes a second for every ten
@@ -79,16 +79,21 @@ class Fused:
         try:
             answer = self._block(*arguments)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(
-                f"compile=True: these steps could not be compiled ({type(error).__name__}: {reason[:200]}); the solve goes on "
-                f"without. torch.compile wants a C++ compiler, and coefficients without Python side effects.",
-                SdeflowWarning,
-                stacklevel=6,  # of the call of solve()
-            )
+            say_why_not(error, 7)
             return None
         self.seconds, self._cold = time.perf_counter() - began, False
         return answer
+
+
+def say_why_not(error: Exception, depth: int) -> None:
+    """Warn that steps could not be compiled; the call of solve() is that many calls up."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    warnings.warn(
+        f"compile=True: these steps could not be compiled ({type(error).__name__}: {reason[:200]}); the solve goes on "
+        f"without. torch.compile wants a C++ compiler, and coefficients without Python side effects.",
+        SdeflowWarning,
+        stacklevel=depth,
+    )
 
 
 def fused(job: Job, stepper: Stepper, longest: int) -> Fused:

@@ -42,6 +42,7 @@ class Job:
         rtol: The relative tolerance of an adaptive solve.
         atol: The absolute one.
         first_step: The first step of an adaptive solve, or None.
+        min_step: The shortest step of an adaptive solve, or 0.
         breakpoints: Times at which a coefficient jumps, increasing, inside the span.
         max_steps: The greatest number of attempted steps.
         stepping: ``"shared"`` or ``"per-sample"``.
@@ -71,6 +72,7 @@ class Job:
     progress: Callable[[float], None]
     owner: Process
     compile: bool = False
+    min_step: float = 0.0
     jacobian: Field | None = None
     events: tuple[Event, ...] = ()
     dense: bool = False

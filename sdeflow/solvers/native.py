@@ -63,6 +63,8 @@ class FixedSteps:
         assert job.grid is not None
         self.job = job
         self.stepper = STEPPERS[job.method.name]
+        # What a method works out for all steps at once comes to it as one more of its times.
+        self.plan = getattr(self.stepper, "plan", None)
         self.nodes = job.grid.nodes.tolist()
         self.count = job.grid.steps
         self.saves = set(job.grid.saves)
@@ -74,7 +76,8 @@ class FixedSteps:
         self.noise = None if job.brownian is None else Increments(job.brownian, self.nodes, levy)
         self._chunk = -1
         self._times: list[Tensor] = []
-        self._ready: list[tuple[Tensor, ...]] = []
+        self._ready: list[tuple[Any, ...]] = []
+        self._prepare(0)  # here and not in a span, which may be taken again and then has to do the same once more
 
     def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
         """Steps ``first, …, stop − 1``: the loop. The state, what the last step hands to the next, and what is to be saved."""
@@ -102,7 +105,7 @@ class FixedSteps:
                     break
         return x, carried, saved
 
-    def times(self, k: int) -> list[tuple[Tensor, ...]]:
+    def times(self, k: int) -> list[tuple[Any, ...]]:
         """The times of the places of a step, as the process wants them, and of some steps that follow it."""
         if k // CHUNK != self._chunk:
             self._prepare(k)
@@ -121,7 +124,13 @@ class FixedSteps:
         self._chunk = k // CHUNK
         first = self._chunk * CHUNK
         self._times = _stage_times(self.job, self.nodes[first : first + CHUNK + 1], self.stepper.places)
-        self._ready = list(zip(*(t.unbind() for t in self._times), strict=True))
+        columns: list[Sequence[Any]] = [t.unbind() for t in self._times]
+        planned = self.plan and self.plan(self.job.process, self._times)
+        if planned is None:
+            self.plan = None
+        else:
+            columns.append(planned)
+        self._ready = list(zip(*columns, strict=True))
 
 
 def _checkpointed(steps: FixedSteps) -> Saved:
@@ -143,7 +152,7 @@ def _compiled(job: Job, steps: FixedSteps, extra: dict[str, Any]) -> Saved:
     stops, method = steps.stops, job.method
     block = fused(job, steps.stepper, max(b - a for a, b in pairwise([0, *stops])))
     count, seconds, blocks = block.together, 0.0, 0
-    widths = torch.tensor(steps.nodes, dtype=torch.float64).diff().to(job.x0)
+    widths = torch.tensor(steps.nodes, dtype=torch.float64, device="cpu").diff().to(job.x0)
     x, carried, saved, k, possible = job.x0, None, list[Tensor](), 0, True
     while k < steps.count:
         stop = stops[bisect_right(stops, k)]

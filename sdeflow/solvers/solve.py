@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -22,6 +21,8 @@ from sdeflow.solvers.arguments import (
     check_extras,
     check_span,
     check_state,
+    check_steps,
+    check_vmap,
     events_on_clock,
     field_on_clock,
     inner_breakpoints,
@@ -57,6 +58,7 @@ def solve(
     rtol: float | None = None,
     atol: float | None = None,
     first_step: float | None = None,
+    min_step: float | None = None,
     stepping: Literal["shared", "per-sample"] = "shared",
     seed: int | None = None,
     brownian: Driver | None = None,
@@ -85,6 +87,8 @@ def solve(
         rtol: Relative tolerance of adaptive steps. Of rtol and atol, one that is not given is as the other.
         atol: Absolute tolerance. An ODE with no step rule gets tolerances of 1e-5; an SDE needs a rule.
         first_step: The first step of an adaptive solve.
+        min_step: The shortest step of an adaptive solve by a native method, in units of t; a sample that would need a shorter
+            one ends with ``STEP_TOO_SMALL``. Steps that are cut short to end at a save time or breakpoint may be shorter.
         stepping: ``"shared"``: one step size for the batch, by its worst sample; ``"per-sample"``: every sample on its own
             clock, so that none depends on its batch-mates (``tsit5``, ``dopri5``, ``bosh3``, ``dopri8``).
         seed: For the noise. With it, the global generators are neither read nor changed; without, it is drawn from torch's
@@ -99,8 +103,10 @@ def solve(
         dense: Whether to keep the solution between the save times, ``sol(t)`` (adaptive native methods).
         gradient: ``"backprop"`` through the steps; ``"checkpoint"``, the same gradients with memory for √n of n steps, at the
             price of taking each step twice (native methods); or the wrapped libraries' ``"adjoint"``.
-        compile: Whether several steps are to be fused in one graph of ``torch.compile`` (native fixed steps). The first solve
-            of a process and shape waits for the compiler, ``sol.stats["compile_seconds"]``; later ones find its work done.
+        compile: Whether steps are to be fused by ``torch.compile``: several native ones of fixed size in one graph, or all
+            adaptive ones of ``tsit5``, ``dopri5``, ``bosh3`` and ``dopri8`` in one loop, which has no gradients. The first
+            solve of a process and shape waits for the compiler, ``sol.stats["compile_seconds"]``; later ones find its work
+            done.
         progress: Whether to show a progress bar.
         max_steps: The greatest number of attempted steps of an adaptive solve.
         on_failure: ``"raise"`` a SolveError that carries what was computed, or ``"return"`` it with its status.
@@ -127,21 +133,21 @@ def solve(
     choose("stepping", stepping, STEPPINGS)
     choose("on_failure", on_failure, ("raise", "return"))
     check_state(x0)
+    check_vmap(dt is None and steps is None, on_failure)
     times = save_times(t, process.interval, process.direction)
     check_span(process, times)
     runner, forward = _forward(process, times)
 
     adaptive_steps = adapts(process, dt, steps, rtol, atol)
     chosen = choose_method(method, runner, adaptive_steps, stepping, gradient)
-    check_compile(compile, chosen, gradient)
+    check_compile(compile, chosen, gradient, adaptive_steps, event is not None or dense is True)
     check_extras(chosen, event=event is not None, dense=dense, jacobian=jacobian is not None)
     jumps = inner_breakpoints(process, times, forward, breakpoints)
     grid = None if adaptive_steps else _grid(process, t, forward, dt, steps, jumps, runner is not process)
     rtol, atol = tolerances(rtol, atol, x0) if adaptive_steps else (0.0, 0.0)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ArgumentError(f"max_steps={max_steps!r} is not a whole number ≥ 1.")
-    if first_step is not None and not (isinstance(first_step, (int, float)) and 0 < first_step < math.inf):
-        raise ArgumentError(f"first_step={first_step!r} is not a positive number; give one, or None.")
+    check_steps(chosen, adaptive_steps, first_step, min_step)
 
     driver = driver_for(runner, x0, forward, grid, chosen, seed, brownian)
     began = time.perf_counter()
@@ -165,6 +171,7 @@ def solve(
                 rtol=rtol,
                 atol=atol,
                 first_step=first_step,
+                min_step=min_step or 0.0,
                 breakpoints=jumps,
                 max_steps=max_steps,
                 stepping=stepping,

@@ -9,6 +9,7 @@ which DOP853 has three stages more, evaluated only in steps that are looked into
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["BOSH3", "DOPRI5", "TSIT5", "Row", "Tableau"]
 
@@ -46,6 +47,18 @@ class Tableau:
     paper: str
     extra_c: Row = ()
     extra_a: tuple[Row, ...] = ()
+
+    @cached_property
+    def table(self) -> tuple[Row, ...]:
+        """The rows of all stages after the first, then those of the error estimates, all of one length."""
+        rows = (*self.a, *self.extra_a, *self.errors)
+        count = len(self.c) + len(self.extra_c)
+        return tuple((*row, *[0.0] * (count - len(row))) for row in rows)
+
+    @property
+    def first_error(self) -> int:
+        """Where in the table the error estimates begin."""
+        return len(self.table) - len(self.errors)
 
 
 BOSH3 = Tableau(

@@ -13,10 +13,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sdeflow.solvers.clocks import OwnClocks, Saves, SharedClock, Verdict
+from sdeflow.solvers.ahead import Ahead
+from sdeflow.solvers.clocks import OwnClocks, Saves, SharedClock, Verdict, most
 from sdeflow.solvers.controller import OWN_TARGET, SHARED_TARGET, Controller, Tolerance
 from sdeflow.solvers.dense import Dense
 from sdeflow.solvers.events import Watch
+from sdeflow.solvers.explicit import ExplicitRungeKutta
 from sdeflow.solvers.job import Job
 from sdeflow.solvers.replay import Taken, again, still_where_rejected, value_at
 from sdeflow.solvers.status import Status
@@ -39,10 +41,12 @@ class Trajectories:
 
     def __init__(self, job: Job, stepper: Stepper, remember: bool = False) -> None:
         self.job, self.stepper, self.x = job, stepper, job.x0
-        self.tolerance = Tolerance(job.rtol, job.atol, getattr(job.process, "error_mask", None), job.x0)
+        self.tolerance = Tolerance.of(job.rtol, job.atol, getattr(job.process, "error_mask", None), job.x0)
         shared = job.stepping == "shared"
         controller = Controller(stepper.error_order, SHARED_TARGET if shared else OWN_TARGET)
-        self.clocks = (SharedClock if shared else OwnClocks)(job.times, controller, job.x0)
+        self.clocks = (SharedClock if shared else OwnClocks)(
+            job.times, controller, job.x0, max(stepper.smallest, job.min_step)
+        )
         self.saved: list[tuple[int | Tensor, Tensor | None, Tensor]] = []
         self.watch = Watch(job.events) if job.events else None
         self.ended_x = job.x0
@@ -50,6 +54,10 @@ class Trajectories:
         self.taken: list[Taken] | None = [] if remember else None
         self.can_narrow = not (shared or job.events or job.dense or remember)
         self.rates: deque[Tensor] = deque(maxlen=CHECKS)
+        self.ahead: Ahead | None = None
+        if job.compile:
+            assert isinstance(stepper, ExplicitRungeKutta)
+            self.ahead = Ahead(job, stepper, self.clocks, self.tolerance)
 
     def run(self) -> None:
         """From the first save time to the last, segment by segment between the times at which a coefficient jumps."""
@@ -58,6 +66,8 @@ class Trajectories:
             self.clocks.aim(high)
             if self.clocks.going:
                 self.cross(low, high)
+        if self.ahead is not None and self.ahead.possible:
+            self.saved += self.ahead.saves(self.clocks, self.x)
 
     def cross(self, low: float, high: float) -> None:
         """Take all samples from one time to another."""
@@ -72,8 +82,12 @@ class Trajectories:
                 clocks.begin(min(job.first_step, high - low))
             if self.watch is not None:
                 self.watch.start(clocks.come(), self.x)
+        if self.ahead is not None:
+            self.x = self.ahead.run(clocks, self.x)
+            if clocks.going and self.ahead.steps:  # max_steps: an attempt, to see whether the problem is stiff
+                self.stepper.attempt(clocks.propose(stepper), self.x)
         last = high == job.times[-1]
-        attempts = int(torch.as_tensor(clocks.attempts).max())
+        attempts = most(clocks.attempts)
         while clocks.going:
             if attempts == job.max_steps:
                 self.check_stiffness()

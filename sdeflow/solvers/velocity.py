@@ -12,7 +12,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from sdeflow.processes.boundary import check_field, rounding_unit, state_time
+from sdeflow.processes.boundary import check_field, innermost, rounding_unit, state_time
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.solvers.job import Counter
@@ -49,8 +49,7 @@ class Velocity:
         self.lowest, self.highest = self.span
         if self.dtype is not torch.float64:
             # In x's dtype a time near an end may round onto it, where a score is infinite: the stages stay inside.
-            edges = torch.tensor([start, end], dtype=self.dtype)
-            inward = torch.nextafter(edges, edges.flip(0)).tolist()
+            inward = innermost((start, end), self.dtype)
             self.lowest = max(inward[0], self.lowest) if self.lowest >= start else self.lowest
             self.highest = min(inward[1], self.highest) if self.highest <= end else self.highest
         if self.jumps:

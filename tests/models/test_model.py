@@ -49,6 +49,12 @@ def test_a_model_without_losses_is_none():
         sf.models.GenerativeModel(network(), normal())
 
 
+def test_samples_have_no_graph_and_transports_do():
+    model = sf.models.FlowMatching(sf.networks.MLP(2, width=4, depth=1), sf.paths.LinearPath().base((2,)))
+    assert not model.sample(3, seed=0, solver={"steps": 2}).requires_grad
+    assert model.transport(torch.zeros(3, 2), solver={"steps": 2}).requires_grad
+
+
 def test_processes_carry_the_parameters():
     """Adjoints and optimisers find the network in the flow and in the SDEs."""
     net = network()

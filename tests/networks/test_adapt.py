@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from closed_forms import close
+from closed_forms import LAW, close, normal
 
 import sdeflow as sf
 from sdeflow.errors import ArgumentError
@@ -59,6 +59,17 @@ class DiffusersUNet(torch.nn.Module):
         return type("UNet2DOutput", (), {"sample": out})()
 
 
+class TorchdynField(torch.nn.Module):
+    """In torchdyn a vector field is (t, x, args=…), t of any shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = TorchCfmMLP()
+
+    def forward(self, t, x, args=None):
+        return self.net(torch.cat([x, t.reshape(-1, 1).expand(len(x), 1)], 1))
+
+
 class ScalarTime(torch.nn.Module):
     """Some nets take one time for the batch."""
 
@@ -71,6 +82,7 @@ FOREIGN = {
     "torchcfm MLP": (TorchCfmMLP, {"order": "x|t"}, {}),
     "torchcfm U-Net": (TorchCfmUNet, {"time": "flat", "rename": {"label": "y"}}, {"label": torch.tensor([0, 1, 2, 0])}),
     "flow_matching": (FlowMatchingVelocity, {"order": "xt", "time": "flat"}, {}),
+    "torchdyn": (TorchdynField, {"time": "flat"}, {}),
     "diffusers": (DiffusersUNet, {"order": "xt", "time": "integer", "time_scale": 1000.0}, {}),
 }
 
@@ -92,6 +104,21 @@ def test_foreign_networks_train_and_sample(name):
         assert model.sample(4, seed=0, solver=solver, **condition).isfinite().all()
     flow = model.flow(solver={"rtol": 1e-2}, **condition)
     assert flow.log_prob(x).isfinite().all()
+
+
+@pytest.mark.parametrize("style", ["torchcfm", "torchdyn"])
+def test_a_foreign_velocity_has_an_exact_likelihood_in_three_lines(style):
+    """The velocity of a mixture in either form: log p of the flow is that of the mixture, within 1e-6."""
+    truth = LAW.along(sf.paths.LinearPath().schedule)
+    theirs = {
+        "torchcfm": (lambda xt: truth.velocity(xt[:, -1:], xt[:, :-1]), {"order": "x|t"}),
+        "torchdyn": (lambda t, x, args=None: truth.velocity(t, x), {"time": "flat"}),
+    }
+    net, form = theirs[style]
+    x = LAW.draw(5, seed=0)
+    velocity = sf.adapt(net, **form)
+    flow = sf.Flow(sf.ODE(velocity), normal(), base_at="start", rtol=1e-9)
+    close(flow.log_prob(x), LAW.log_prob(x), 1e-6)
 
 
 def test_a_diffusers_network_on_its_own_schedule():

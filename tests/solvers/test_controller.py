@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import sdeflow as sf
 from sdeflow.solvers.controller import WORST, Controller, Tolerance, shared_error
 
 DOUBLE = torch.float64
@@ -52,11 +53,23 @@ def test_the_error_of_a_batch_hides_no_sample():
 
 def test_the_error_is_measured_in_tolerances_coordinate_by_coordinate():
     like = torch.tensor([[10.0, 0.0], [1.0, -3.0]], dtype=DOUBLE)
-    tolerance = Tolerance(0.1, 0.5, None, like)
+    tolerance = Tolerance.of(0.1, 0.5, None, like)
     estimate = torch.tensor([[3.0, 0.5], [0.0, 0.8]], dtype=DOUBLE)
     expected = [math.sqrt((2.0**2 + 1.0**2) / 2), 1.0 / math.sqrt(2)]
     assert tolerance.error(estimate[None], like, 0 * like).tolist() == pytest.approx(expected)
-    masked = Tolerance(0.1, 0.5, torch.tensor([0.0, 1.0]), like)
+    masked = Tolerance.of(0.1, 0.5, torch.tensor([0.0, 1.0]), like)
     assert masked.error(estimate[None], like, 0 * like).tolist() == pytest.approx([1.0, 1.0])
-    resting = Tolerance(0.1, 0.0, None, like)
+    resting = Tolerance.of(0.1, 0.0, None, like)
     assert resting.error(0 * estimate[None], 0 * like, 0 * like).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("stepping", ["shared", "per-sample"])
+def test_the_first_step_knows_a_velocity_that_hardly_changes(stepping):
+    """x' = ε cos t + 1: for small ε one step goes all the way, whatever the size of the velocity in tolerances."""
+    x = torch.linspace(1.5, 3.0, 4, dtype=DOUBLE)[:, None]  # a first step goes no farther than x is large
+    attempts = {}
+    for change in (0.0, 1e-3, 1.0):
+        ode = sf.ODE(lambda t, x, change=change: 1 + change * torch.cos(3 * t) * torch.ones_like(x))
+        stats = sf.solve(ode, x, rtol=1e-6, stepping=stepping).stats
+        attempts[change] = int(torch.as_tensor(stats["accepted"] + stats["rejected"]).max())
+    assert attempts[0.0] == 1 and attempts[1e-3] <= 3 < attempts[1.0]

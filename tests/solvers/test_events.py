@@ -174,3 +174,27 @@ def test_refusals():
         sf.solve(oscillator, x, rtol=1e-3, event=lambda t, x: x)
     with pytest.raises(sf.ArgumentError, match="function of"):
         sf.solve(oscillator, x, rtol=1e-3, event=3.0)
+
+
+@pytest.mark.parametrize("stepping", ["shared", "per-sample"])
+@pytest.mark.parametrize("method", ["tsit5", "dopri8", "rodas5p"])
+def test_two_crossings_in_one_step_are_both_found(method, stepping):
+    """x = t takes one step, at both ends of which g is positive; samples cross at places of their own, or not at all."""
+    width = torch.tensor([0.1, 0.2, 0.3, 0.0], dtype=torch.float64)
+    below = torch.tensor([1.0, 1.0, 1.0, -1.0], dtype=torch.float64)
+
+    def g(t, x):
+        return (x[:, 0] - 0.5) ** 2 - below * width**2 + (below < 0) * 1e-3
+
+    ode, x = sf.ODE(lambda t, x: torch.ones_like(x)), torch.zeros(4, 1, dtype=torch.float64)
+    options = {"rtol": 1e-6, "method": method, "stepping": stepping, "first_step": 1.0}
+    sol = sf.solve(ode, x, event=sf.Event(g, terminal=False), **options)
+    assert int(torch.as_tensor(sol.stats["accepted"]).max()) == 1
+    both = torch.stack([0.5 - width[:3], 0.5 + width[:3]], 1)
+    torch.testing.assert_close(sol.events[0].t, both.flatten(), rtol=0.0, atol=1e-9)
+    assert sol.events[0].sample.tolist() == [0, 0, 1, 1, 2, 2]
+    upwards = sf.solve(ode, x, event=sf.Event(g, direction=1, terminal=False), **options)
+    torch.testing.assert_close(upwards.events[0].t, both[:, 1], rtol=0.0, atol=1e-9)
+    first = sf.solve(ode, x, event=g, **options)  # the first of the two ends them
+    torch.testing.assert_close(first.final[:, 0], torch.cat([both[:, 0], torch.ones(1, dtype=torch.float64)]))
+    assert first.status.tolist() == [sf.Status.EVENT] * 3 + [sf.Status.SUCCESS]

@@ -130,7 +130,8 @@ def posterior(sde, x, t, s):
 @pytest.mark.parametrize("method", [m for m in NOISY if "H" not in m.needs], ids=lambda m: m.name)
 def test_the_weak_order_on_the_reversal_is_what_is_claimed(method, name):
     """On one clock from the law itself, whose variance shows the error, and on the other from a point, whose mean does too."""
-    sde, counts = DIFFUSIONS[name], (40, 80, 160)
+    # A kick is of order 1 and the rest of order 2, so it takes more steps until the first is most of the error.
+    sde, counts = DIFFUSIONS[name], (80, 160, 320) if method.name == "edm-heun" else (40, 80, 160)
     score = GAUSSIAN.along(sde).score
     law = [level(sde, t)[1:] for t in SPAN]
     for clock, start, expected in (("backward", *law), ("flipped", (1.5, 0.0), posterior(sde, 1.5, *SPAN))):
@@ -139,7 +140,10 @@ def test_the_weak_order_on_the_reversal_is_what_is_claimed(method, name):
         for n in counts:
             mean, variance = moments_at_end(rev, method.name, time_grids.log_snr(rev, n, span), *start)
             errors.append(math.hypot(mean - expected[0], variance - expected[1]))
-        assert abs(slope(errors, counts) - method.weak_order["additive"]) <= 0.25, (clock, errors)
+        # The noise of edm-heun is a kick that keeps the law exactly: from the law, its order is that of the flow.
+        kept = method.name == "edm-heun" and clock == "backward"
+        expected_order = method.ode_order if kept else method.weak_order["additive"]
+        assert abs(slope(errors, counts) - expected_order) <= 0.25, (clock, errors)
 
 
 @each_diffusion

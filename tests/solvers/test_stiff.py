@@ -216,3 +216,13 @@ def test_refusals():
         sf.solve(ode, x, method="tsit5", rtol=1e-3, jacobian=lambda t, x: -torch.eye(2).expand(3, 2, 2))
     with pytest.raises(sf.ArgumentError, match="no function"):
         sf.solve(ode, x, method="rodas5p", rtol=1e-3, jacobian=torch.eye(2))
+
+
+@pytest.mark.parametrize("times", [(0.0, 1.0), (1.0, 0.0)])
+def test_who_waits_at_a_jump_for_the_others_keeps_his_step(times):
+    """Samples arrive at the breakpoint at different attempts, and the velocity there is no longer that of the segment."""
+    x = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    process = sf.ODE(lambda t, x: torch.where(t < 0.5, torch.sin(20 * t) * x, 5.0 - t * x))
+    options = {"t": times, "rtol": 1e-6, "breakpoints": [0.5], "stepping": "per-sample"}
+    stiff, plain = (sf.solve(process, x, method=method, **options).final for method in ("rodas5p", "tsit5"))
+    torch.testing.assert_close(stiff, plain, rtol=1e-4, atol=1e-4)

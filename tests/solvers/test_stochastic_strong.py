@@ -91,7 +91,7 @@ def test_every_native_method_has_a_claim_for_each_calculus():
 def test_the_order_is_at_least_the_claim_on_random_linear_systems(kind, calculus, seed):
     """dx = A x dt + (1 + .3 t) Σ (B_k x + c_k) dW_k with random stable A and random B_k, c_k: all methods on the same paths.
 
-    Steps of 1/128 and shorter: with steps of 1/32 some draws are not asymptotic yet (over 8,192 paths .66 for 1, that is .92 here).
+    Steps of 1/128 and shorter: with 1/32 some draws are not asymptotic yet (over 8,192 paths .66 for 1, that is .92 here).
     """
     process = linear(seed, kind, calculus)
     rows, levels, fine, end = 256, (3, 4, 5), 7, 1 / 16

@@ -169,7 +169,9 @@ class _AdjointTolerance:
         self.parameters = parameters
         self.scale = 1.0
 
-    def receive(self, gradient: Tensor) -> None:
+    def receive(self, gradient: Tensor | None) -> None:
+        if gradient is None:  # what was computed from the states has no gradient: there will be no backward pass
+            return
         if torch.is_grad_enabled():
             raise ArgumentError(
                 "The adjoint has first derivatives only, and create_graph=True asks for more: "

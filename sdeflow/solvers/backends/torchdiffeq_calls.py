@@ -82,7 +82,7 @@ class Velocity:
             else:
                 exact = self._at_end(end)
         if not self.job.process.precise_time:  # a conversion less, where rounding cannot reach an end
-            near = torch.tensor(exact, dtype=t.dtype)
+            near = torch.tensor(exact, dtype=t.dtype, device="cpu")
             if self._ends[0] < near.item() < self._ends[1]:
                 return near.to(t.device)
         return torch.tensor(exact, dtype=torch.float64, device=t.device)
@@ -211,7 +211,7 @@ class AdaptiveSteps(Velocity):
 
 
 def _rounded(times: Sequence[float], dtype: torch.dtype) -> list[float]:
-    rounded: list[float] = torch.tensor(times, dtype=torch.float64).to(dtype).tolist()
+    rounded: list[float] = torch.tensor(times, dtype=torch.float64, device="cpu").to(dtype).tolist()
     return rounded
 
 

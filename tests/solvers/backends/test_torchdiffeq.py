@@ -460,6 +460,26 @@ def test_adjoint_finds_what_a_closure_captured(name: str) -> None:
     assert late.grad.item() == pytest.approx(-2 * value, rel=1e-5)
 
 
+class Rounded(torch.autograd.Function):
+    """A function whose backward pass says that there is no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+def test_adjoint_where_what_comes_after_has_no_gradient() -> None:
+    x0 = torch.ones(2, 2, dtype=DOUBLE, requires_grad=True)
+    options = {"rtol": 1e-5, "atol": 1e-5, "gradient": "adjoint", "method": "torchdiffeq:dopri5"}
+    x = solve(sf.ODE(growth), x0, **options).x
+    (Rounded.apply(x).sum() + 3 * x0.sum()).backward()
+    assert torch.equal(x0.grad, torch.full_like(x0, 3.0))
+
+
 def growth(t, x):
     """At x = 0 all is still, and the adjoint, exp(3 sin(10 t)), is not."""
     return 30 * (10 * t).cos() * x
