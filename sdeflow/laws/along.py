@@ -85,6 +85,13 @@ class Along:
         """∇·velocity, with shape ``(B,)``: −d log p_t/dt along the flow."""
         return self._evaluate(t, x, True, Posterior.divergence)
 
+    def velocity_and_divergence(self, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both for little more than the price of one: what :class:`~sdeflow.Flow` may be given as ``divergence=``."""
+        velocity, divergence = self._evaluate(t, x, True, Posterior.velocity_and_divergence).split(
+            [x[0].numel(), 1], dim=1
+        )
+        return velocity.reshape(x.shape), divergence[:, 0]
+
     def sample(self, t: Time, n: int, seed: int | None = None) -> Tensor:
         """n samples of p_t with shape ``(n, *event)``; with one time per row, row i is a sample at t[i].
 

@@ -121,6 +121,11 @@ class Posterior(ABC):
     def divergence(self, a_dot: Tensor, variance_dot: Tensor) -> Tensor:
         return self._divergence(a_dot, self._rate(a_dot, variance_dot))
 
+    def velocity_and_divergence(self, a_dot: Tensor, variance_dot: Tensor) -> Tensor:
+        """The velocity, and the divergence as one column more."""
+        columns = self.velocity(a_dot, variance_dot), self.divergence(a_dot, variance_dot)[:, None]
+        return torch.cat(columns, 1)
+
     def _rate(self, a_dot: Tensor, variance_dot: Tensor) -> Tensor:
         """½ V̇_k V_k⁻¹."""
         slope = self._lift(self.a * a_dot) * self.eigenvalues + 0.5 * self._lift(variance_dot)

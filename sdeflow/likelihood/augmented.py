@@ -8,7 +8,7 @@ estimates stay out of the error norm by which an adaptive solver chooses its ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ from torch import Tensor
 from sdeflow.brownian import Stream, normals, signs
 from sdeflow.calculus import divergence, hutchinson
 from sdeflow.errors import ArgumentError
-from sdeflow.processes.boundary import state_time
-from sdeflow.processes.derived import take_over
+from sdeflow.processes.boundary import as_time, check_field, state_time
+from sdeflow.processes.integrals import WithIntegrals
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.types import Field, Time
 
-__all__ = ["Augmented", "Divergence", "Probing", "closed_form", "exact"]
+__all__ = ["Augmented", "ClosedForm", "Divergence", "Probing", "draw_probes", "exact"]
 
 Divergence = Callable[[ODE, Time, Tensor], tuple[Tensor, Tensor]]
 
@@ -35,17 +35,28 @@ def exact(ode: ODE, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
     return velocity, trace[:, None]
 
 
-def closed_form(function: Field) -> Divergence:
-    """A formula (t, x) → ``(B,)`` that the user knows."""
+@dataclass(frozen=True)
+class ClosedForm:
+    """A formula (t, x) → ``(B,)`` that the user knows, or → the velocity and it; ``flipped`` on the flipped clock."""
 
-    def estimate(ode: ODE, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
-        trace = function(state_time(t, x, ode.interval), x)
+    function: Field | Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    flipped: bool = False
+
+    def __call__(self, ode: ODE, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
+        time = ode.reflect(as_time(t, x)) if self.flipped else t
+        answer = self.function(state_time(time, x, ode.interval), x)
+        velocity, trace = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, answer)
         if not isinstance(trace, Tensor) or trace.shape != x.shape[:1]:
             given = f"shape {tuple(trace.shape)}" if isinstance(trace, Tensor) else type(trace).__name__
             raise ArgumentError(f"the divergence returned {given}; return one number per sample, shape ({len(x)},).")
-        return ode.velocity(t, x), trace.to(x.dtype)[:, None]
+        trace = trace.to(x.dtype)[:, None]
+        if velocity is None:
+            return ode.velocity(t, x), -trace if self.flipped else trace
+        velocity = check_field("velocity", velocity, x)
+        return (-velocity, -trace) if self.flipped else (velocity, trace)
 
-    return estimate
+    def flip(self) -> ClosedForm:
+        return replace(self, flipped=not self.flipped)
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ def draw_probes(law: str, count: int, x: Tensor, seed: int) -> Tensor:
     )
 
 
-class Augmented(ODE, precise_time=True):
+class Augmented(WithIntegrals, precise_time=True):
     """The ODE of (x, ℓ₁ … ℓ_K), with states ``(B, D + K)``.
 
     Arguments:
@@ -85,23 +96,13 @@ class Augmented(ODE, precise_time=True):
     def __init__(
         self, ode: ODE, event_shape: torch.Size, estimate: Divergence, count: int, *, controlled: bool
     ) -> None:
-        super().__init__(interval=ode.interval)
-        take_over(self, ode)
-        self.schedule = self.score = None
-        self.ode = ode
-        self.event_shape = event_shape
+        super().__init__(ode, event_shape, count)
         self.estimate = estimate
-        self.count = count
         if not controlled:
-            self.error_mask = torch.cat([torch.ones(event_shape.numel()), torch.zeros(count)])
+            self.error_mask = (torch.arange(event_shape.numel() + count, device="cpu") < event_shape.numel()).float()
 
-    def join(self, x: Tensor) -> Tensor:
-        """(x, 0)."""
-        return torch.cat([x.flatten(1), x.new_zeros(len(x), self.count)], dim=1)
-
-    def part(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x with its event shape, and ℓ with shape ``(B, K)``."""
-        return state[:, : -self.count].reshape(-1, *self.event_shape), state[:, -self.count :]
+    def rates(self, t: Time, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.estimate(self.ode, t, x)
 
     def rows(self, keep: Tensor) -> Process:
         ode, estimate = self.ode.rows(keep), self.estimate
@@ -110,8 +111,15 @@ class Augmented(ODE, precise_time=True):
         if ode is self.ode and estimate is self.estimate:
             return self
         assert isinstance(ode, ODE)
-        return Augmented(ode, self.event_shape, estimate, self.count, controlled=self.error_mask is None)
+        return self.of(ode, estimate)
 
-    def velocity(self, t: Time, x: Tensor) -> Tensor:
-        velocity, traces = self.estimate(self.ode, t, self.part(x)[0])
-        return torch.cat([velocity.flatten(1), traces], dim=1)
+    def flip(self) -> Process:
+        ode, estimate = self.ode.flip(), self.estimate
+        assert isinstance(ode, ODE)
+        return self.of(ode, estimate.flip() if isinstance(estimate, ClosedForm) else estimate)
+
+    def of(self, ode: ODE, estimate: Divergence) -> Augmented:
+        """The same of another flow."""
+        other = Augmented(ode, self.event_shape, estimate, self.count, controlled=True)
+        other.error_mask = self.error_mask
+        return other

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, constraints
 
 from sdeflow.brownian import fresh_seed
 from sdeflow.errors import ArgumentError, choose, nearest
-from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, Divergence, Probing, closed_form, draw_probes, exact
+from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, ClosedForm, Divergence, Probing, draw_probes, exact
 from sdeflow.likelihood.one_velocity import warn_unless_one_velocity
 from sdeflow.likelihood.steps import own_clocks, tightened, turned
 from sdeflow.processes.ode import ODE
@@ -64,7 +64,8 @@ class Flow(Distribution):
         base_at: ``"start"`` where the base is at t0 and the data at t1 (the generative clock), ``"end"`` where it is at t1
             (the noising clock: a probability flow with the prior at its end).
         divergence: ``"exact"`` (the default up to 64 dimensions), ``"hutchinson"``, or a function (t, x) → ``(B,)``
-            where ∇·v is known.
+            where ∇·v is known, or (t, x) → (v, ∇·v) where both come at once, as of
+            :meth:`sdeflow.laws.Along.velocity_and_divergence`.
         probes: K, the number of Hutchinson probes per sample, drawn once per trajectory and evaluated together.
         probe_law: ``"rademacher"`` (no variance where the Jacobian is diagonal) or ``"gaussian"`` (better in very few
             dimensions, where the signs have few values and a standard error from them is coarse).
@@ -265,7 +266,7 @@ class Flow(Distribution):
 
     def _estimator(self, x: Tensor, seed: int | None) -> tuple[Divergence, int]:
         if callable(self.divergence):
-            return closed_form(self.divergence), 1
+            return ClosedForm(self.divergence), 1
         if self.divergence == "exact":
             return exact, 1
         return Probing(draw_probes(self.probe_law, self.probes, x, fresh_seed(seed))), self.probes
@@ -278,9 +279,8 @@ class Flow(Distribution):
             return _Integrals(x, x.new_zeros(shape), x.new_zeros(*shape, self.probes), {})
         check_additive(self.ode, self.ode.interval[0], rows)
         estimate, count = self._estimator(rows, seed)
-        augmented = Augmented(
-            self.ode, self.event_shape, estimate, count, controlled=self.divergence != "hutchinson"
-        ).to(rows.device)
+        controlled = self.divergence != "hutchinson"
+        augmented = Augmented(self.ode, self.event_shape, estimate, count, controlled=controlled)
         solution = self._solve(augmented, augmented.join(rows), self._from_base[::-1], tighten)
         latent, integrals = augmented.part(solution.final)
         latent = latent.reshape(x.shape)

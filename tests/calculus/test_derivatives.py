@@ -200,3 +200,29 @@ def test_batches_do_not_mix():
         batch = 1 if name == "hutchinson" else 0
         torch.testing.assert_close(again.narrow(batch, 1, 4), derivative.narrow(batch, 1, 4))
         assert not torch.allclose(again.narrow(batch, 0, 1), derivative.narrow(batch, 0, 1))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_products_one_by_one_and_together_are_the_same(graph, monkeypatch):
+    """The divergence, the Jacobian and probes; which way is taken is a matter of speed."""
+    x = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(graph)
+    mix = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    probes = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def field(y):
+        return torch.tanh(y @ mix)
+
+    found = []
+    for few in (0, 100):
+        monkeypatch.setattr(derivatives, "FEW", few)
+        trace, jacobian = derivatives.divergence(field, x)[1], derivatives.jacobian(field, x)[1]
+        values = [trace, jacobian, derivatives.hutchinson(field, x, probes)[1]]
+        assert all(value.requires_grad is graph for value in values)
+        if graph:
+            values.append(torch.autograd.grad(trace.sum(), x)[0])
+        assert torch.allclose(trace, jacobian.diagonal(dim1=1, dim2=2).sum(1))
+        found.append(values)
+    for together, apart in zip(*found, strict=True):
+        assert torch.allclose(together, apart, rtol=1e-12)
+    monkeypatch.setattr(derivatives, "FEW", 100)
+    assert torch.equal(derivatives.divergence(lambda y: 0 * y + 1, x)[1], torch.zeros(5, dtype=torch.float64))

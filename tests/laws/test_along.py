@@ -325,3 +325,13 @@ def test_wrong_states_and_times_are_refused_in_a_sentence():
         truth.score(torch.zeros(4, 1), torch.zeros(5, 2))
     with pytest.raises(ArgumentError, match="one law has one time"):
         truth.at(torch.zeros(3))
+
+
+@each_kind
+@everywhere
+def test_velocity_and_divergence_together_are_what_they_are_apart(kind, name):
+    law = mixture(kind, (2, 2))
+    truth, x = law.along(PROCESSES[name]), states(5, 2, 2)
+    for t in (0.3, torch.linspace(0.1, 0.8, 5)):
+        velocity, divergence = truth.velocity_and_divergence(t, x)
+        assert torch.equal(velocity, truth.velocity(t, x)) and torch.equal(divergence, truth.divergence(t, x))

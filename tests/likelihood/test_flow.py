@@ -346,3 +346,56 @@ def test_a_velocity_that_decides_by_the_time_works_on_a_shared_clock():
     flow = sf.Flow(by_the_clock, base, stepping="shared", breakpoints=[0.5])
     x = torch.ones(1, 2)
     assert torch.allclose(flow.decode(x), x, atol=1e-4)
+
+
+@pytest.mark.parametrize("base_at", ["start", "end"])
+def test_a_formula_may_return_the_velocity_with_the_divergence(base_at):
+    """Then the velocity itself is not asked, on either clock."""
+    base = Independent(Normal(torch.zeros(2, dtype=DOUBLE), torch.ones(2, dtype=DOUBLE)), 1)
+    calls = []
+
+    def velocity(t, x):
+        calls.append(0)
+        return (1 + t) * torch.sin(x)
+
+    def divergence_alone(t, x):
+        return ((1 + t) * torch.cos(x)).sum(1)
+
+    x = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(3, 2)
+    flows = {
+        name: sf.Flow(sf.ODE(velocity), base, base_at, divergence=formula, rtol=1e-9)
+        for name, formula in {
+            "exact": "exact",
+            "alone": divergence_alone,
+            "both": lambda t, x: ((1 + t) * torch.sin(x), divergence_alone(t, x)),
+        }.items()
+    }
+    values, counts = {}, {}
+    for name, flow in flows.items():
+        calls.clear()
+        values[name] = flow.log_prob(x)
+        counts[name] = len(calls)
+    assert torch.allclose(values["alone"], values["exact"], rtol=1e-7)
+    assert torch.allclose(values["both"], values["alone"], rtol=1e-12)
+    assert counts["both"] < 0.75 * counts["alone"]
+    wrong = sf.Flow(sf.ODE(velocity), base, divergence=lambda t, x: (x[:, 0], divergence_alone(t, x)))
+    with pytest.raises(sf.errors.ArgumentError, match="velocity returned"):
+        wrong.log_prob(x)
+
+
+def test_an_exact_divergence_is_evaluated_three_times_a_step():
+    """And not at each of the six stages of tsit5: backward passes are what an exact log p costs."""
+    base = Independent(Normal(torch.zeros(2, dtype=DOUBLE), torch.ones(2, dtype=DOUBLE)), 1)
+    followed = []
+
+    def velocity(t, x):
+        followed.append(x.requires_grad)
+        return torch.sin(3 * x) + t
+
+    flow = sf.Flow(sf.ODE(velocity), base, stepping="shared", rtol=1e-6)
+    with torch.no_grad():
+        stats = flow.log_prob_with_error(torch.zeros(4, 2, dtype=DOUBLE)).stats
+        followed.clear()
+        flow.log_prob(torch.zeros(4, 2, dtype=DOUBLE))
+    assert stats["accepted"] >= 5
+    assert (sum(followed) - 1) % 3 == 0 and len(followed) - 2 == 8 * (sum(followed) - 1) // 3
