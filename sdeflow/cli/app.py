@@ -9,8 +9,11 @@ import typer
 import sdeflow
 from sdeflow.cli.bench import bench
 from sdeflow.cli.demo.command import demo
+from sdeflow.cli.likelihood import likelihood
 from sdeflow.cli.methods import methods
 from sdeflow.cli.order import order
+from sdeflow.cli.sample import sample
+from sdeflow.cli.train import train
 
 __all__ = ["app"]
 
@@ -26,6 +29,9 @@ app.command()(demo)
 app.command()(methods)
 app.command()(bench)
 app.command()(order)
+app.command()(train)
+app.command()(sample)
+app.command()(likelihood)
 
 
 def _version(wanted: bool) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError
-from sdeflow.models.model import GenerativeModel
+from sdeflow.models.model import GenerativeModel, squared_error
 from sdeflow.models.ode import Conditional
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import BridgePath, Coupling, Draws, as_coupling
@@ -72,7 +72,7 @@ class BridgeMatching(GenerativeModel):
         noise, z = self.path.split(x0, x, draws)
         state = self.path.mean(t, z) + self.path.std(t, z) * noise
         error = self.prediction(t, state, **condition) - x
-        return (weight * error.square()).flatten(1).sum(1).to(x.dtype)
+        return squared_error(weight, error)
 
     def grad_log_h(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """∇log h = (D − x)/(σ²(1 − t)), which makes the Brownian motion this diffusion."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError, choose
-from sdeflow.models.model import CUT, GenerativeModel
-from sdeflow.models.noise_levels import PREDICTIONS, as_weighting, mixture_of
+from sdeflow.models.model import CUT, GenerativeModel, squared_error
+from sdeflow.models.noise_levels import PREDICTIONS, as_weighting, target_of
 from sdeflow.models.ode import Conditional
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import Draws, Purpose, Window
@@ -104,11 +104,10 @@ class DenoisingScoreMatching(GenerativeModel):
         noise = draws.normals(Purpose.NOISE, x) if x0 is None else x0.to(x)
         t, correction = self.time.draw(x, draws, self.interval, self.schedule)
         a, s = self.schedule.a(t), self.schedule.s(t)
-        u, w = mixture_of(self.predicts, self.schedule, t)
-        target = u.to(x.dtype) * x + w.to(x.dtype) * noise
+        target, scale = target_of(self.predicts, a, s, x, noise)
         error = self.prediction(t, a.to(x.dtype) * x + s.to(x.dtype) * noise, **condition) - target
-        weight = correction * self.weighting(self.schedule, t) / (w - u * s / a).square()
-        return (weight.to(x.dtype) * error.square()).flatten(1).sum(1)
+        weight = correction * self.weighting(self.schedule, t) / scale**2
+        return squared_error(weight.to(x.dtype) if isinstance(weight, Tensor) else weight, error)
 
     def quantity(self, wanted: str, t: Time, x: Tensor, **condition: Any) -> Tensor:
         if self.predicts != "v":

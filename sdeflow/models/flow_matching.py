@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from sdeflow.errors import ArgumentError
-from sdeflow.models.model import GenerativeModel
+from sdeflow.models.model import GenerativeModel, squared_error
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import Coupling, Draws, GaussianPath, Given, LinearPath, as_coupling
 from sdeflow.processes.schedules import Schedule
@@ -83,7 +83,7 @@ class FlowMatching(GenerativeModel):
         noise, z = self.path.split(x0, x, draws)
         state, velocity = self.path.at(t, noise, z)
         error = self.prediction(t, state, **condition) - velocity
-        return (weight * error.square()).flatten(1).sum(1).to(x.dtype)
+        return squared_error(weight, error)
 
 
 def marginal_schedule(path: GaussianPath, base: Distribution, coupling: Coupling) -> Schedule | str:

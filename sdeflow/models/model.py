@@ -23,7 +23,7 @@ from sdeflow.processes.sde import SDE
 from sdeflow.solvers import solve
 from sdeflow.types import Field, Time
 
-__all__ = ["GenerativeModel"]
+__all__ = ["GenerativeModel", "squared_error"]
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": Tensor.mean,
@@ -239,11 +239,11 @@ class GenerativeModel(nn.Module, ABC):
 
     # --- use -----------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def carrier(self, **condition: Any) -> Process:
         """What carries samples from the base where no process is named: the flow, or what a model without one has."""
         return self.ode(**condition)
 
+    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -296,6 +296,14 @@ class GenerativeModel(nn.Module, ABC):
             raise ArgumentError(
                 f"{name} is {given}; give floating-point data of shape (B, {', '.join(map(str, event))})."
             )
+
+
+def squared_error(weight: Tensor | float, error: Tensor) -> Tensor:
+    """Σ weight·error² over the event of each row, ``(B,)``, in the dtype of the error."""
+    squares = error.square()
+    if isinstance(weight, Tensor) or weight != 1.0:  # on a small network a product more is a hundredth of a step
+        squares = weight * squares
+    return squares.flatten(1).sum(1).to(error.dtype)
 
 
 def check_base(base: Any) -> None:

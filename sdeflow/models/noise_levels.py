@@ -13,35 +13,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError, choose
 from sdeflow.processes.schedules import Schedule
 
-__all__ = ["PREDICTIONS", "WEIGHTINGS", "Weighting", "as_weighting", "mixture_of"]
+__all__ = ["PREDICTIONS", "WEIGHTINGS", "Weighting", "as_weighting", "target_of"]
 
-Weighting = Callable[[Schedule, Tensor], Tensor]
+Weighting = Callable[[Schedule, Tensor], "Tensor | float"]
 """w(t), the weight on the squared error of the noise."""
 
 PREDICTIONS = ("noise", "score", "data", "v")
 
 
-def mixture_of(predicts: str, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(u, w) with prediction = u x₁ + w ε."""
-    zero, one = torch.zeros_like(t), torch.ones_like(t)
+def target_of(predicts: str, a: Tensor, s: Tensor, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | float]:
+    """(u x₁ + wε, w − us/a): what the network is to predict, and its error as a multiple of that in the noise."""
     if predicts == "noise":
-        return zero, one
+        return noise, 1.0
     if predicts == "data":
-        return one, zero
+        return x, -s / a
     if predicts == "score":
-        return zero, -1 / schedule.s(t)
-    return -schedule.s(t), schedule.a(t)
+        return (-1 / s).to(x.dtype) * noise, -1 / s
+    return a.to(x.dtype) * noise - s.to(x.dtype) * x, a + s * s / a
 
 
-def variance(schedule: Schedule, t: Tensor) -> Tensor:
+def variance(schedule: Schedule, t: Tensor) -> float:
     """λ = s²: the plain squared error of the noise (Ho et al., 2020)."""
-    return torch.ones_like(t)
+    return 1.0
 
 
 def likelihood(schedule: Schedule, t: Tensor) -> Tensor:
@@ -78,7 +76,7 @@ def as_weighting(weighting: str | Callable[[Tensor], Tensor]) -> Weighting:
     """A weighting by its name; a function λ(t) is a weight on the squared error of the score."""
     if callable(weighting):
         given = weighting
-        return lambda schedule, t: given(t) * torch.ones_like(t) / schedule.variance(t)
+        return lambda schedule, t: given(t) / schedule.variance(t)
     if not isinstance(weighting, str):
         raise ArgumentError(f"weighting={weighting!r} is neither a name nor a function of t.")
     return WEIGHTINGS[choose("weighting", weighting, WEIGHTINGS)]

@@ -80,13 +80,13 @@ class Draws:
                 f"torch.distributions.Independent(base, {len(base.batch_shape)})."
             )
         with torch.no_grad():
-            if self.seed is None:
-                return base.sample((n,))
             normal = base.base_dist if isinstance(base, Independent) else None
-            if isinstance(normal, Normal):
+            if isinstance(normal, Normal):  # without a seed as well: torch.normal takes seven times as long as randn
                 like = normal.loc.new_empty((n, *base.event_shape))
                 placed: Tensor = normal.loc + normal.scale * self.normals(Purpose.BASE, like)
                 return placed
+            if self.seed is None:
+                return base.sample((n,))
             if hasattr(base, "draw"):
                 drawn: Tensor = base.draw(n, seed=self.seed)
                 return drawn

@@ -166,6 +166,11 @@ class LinearPath(SchedulePath):
     def __init__(self) -> None:
         super().__init__(LinearSchedule())
 
+    def at(self, t: Time, noise: Tensor, z: Any) -> tuple[Tensor, Tensor]:
+        # What the four rates come to, in half the operations: training asks for it in each step.
+        time = as_time(t, z)
+        return time.to(z.dtype) * z + (1 - time).to(z.dtype) * noise, z - noise
+
 
 class CosinePath(SchedulePath):
     r"""The trigonometric path a = sin(πt/2), s = cos(πt/2), on which a² + s² = 1.

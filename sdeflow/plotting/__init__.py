@@ -19,7 +19,9 @@ from sdeflow.plotting.calibration import calibration  # noqa: E402 (not before t
 from sdeflow.plotting.convergence import convergence  # noqa: E402
 from sdeflow.plotting.heat_map import DensityPanel, heat_map  # noqa: E402
 from sdeflow.plotting.image_grid import image_grid  # noqa: E402
+from sdeflow.plotting.points import points  # noqa: E402
 from sdeflow.plotting.stability_region import stability_region  # noqa: E402
+from sdeflow.plotting.training_curve import training_curve  # noqa: E402
 from sdeflow.plotting.trajectories import trajectories  # noqa: E402
 from sdeflow.plotting.work_precision import WorkPoint, work_precision  # noqa: E402
 
@@ -30,7 +32,9 @@ __all__ = [
     "convergence",
     "heat_map",
     "image_grid",
+    "points",
     "stability_region",
+    "training_curve",
     "trajectories",
     "work_precision",
 ]
