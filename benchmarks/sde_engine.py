@@ -76,7 +76,7 @@ def ratio(figure: str, shape: tuple[int, ...], ours: float, theirs: float, bound
 
 
 def repeats_for(shape: tuple[int, ...], quick: bool) -> int:
-    return 3 if quick or math.prod(shape) > 10**5 else 7
+    return 3 if quick or math.prod(shape) > 10**5 else 15
 
 
 def euler(shape: tuple[int, ...], quick: bool) -> list[Row]:

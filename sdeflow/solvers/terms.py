@@ -93,6 +93,10 @@ class Terms:
             self._constant = g, check_diffusion(self._noise, g, x)
         return self._constant[1]
 
+    def is_number(self, g: Tensor) -> bool:
+        """Whether a diffusion is the tensor of a number, the same one whenever the process returns it."""
+        return self._constant is not None and g is self._constant[1]
+
     def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
         """E[x_data | x_t = x]: one evaluation of the model, counted as one of the drift."""
         self.counter.drift += 1
@@ -106,8 +110,8 @@ class Terms:
     def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0, in_place: bool = False) -> Tensor:
         """x + w σ v."""
         assert v is not None
-        if self._constant is not None and g is self._constant[1]:  # a number scales what is added: no product
-            weight *= self._constant[0]
+        if self.is_number(g):  # it scales what is added: no product
+            weight *= self._constant[0]  # type: ignore[index]
             return x.add_(v, alpha=weight) if in_place else torch.add(x, v, alpha=weight)
         if self._general:
             return torch.add(x, self.apply(g, v), alpha=weight)

@@ -26,6 +26,7 @@ from sdeflow.processes.boundary import rounding_unit, state_time
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.grid import Grid
 from sdeflow.solvers.job import Counter
+from sdeflow.solvers.terms import Terms
 
 __all__ = ["Coefficients", "Noise", "RealClock", "StepClock", "noise_type"]
 
@@ -117,6 +118,8 @@ class Coefficients:
         self.sde_type = calculus
         self.noise_type = noise_type(process)
         self._seen: dict[str, tuple[float, Tensor, Tensor] | None] = {}
+        self._terms = Terms(process, Counter())  # calls and checks; what counts is what torchsde uses
+        self._number: tuple[Tensor, Tensor] | None = None
 
     def f(self, t: Tensor, y: Tensor) -> Tensor:
         return self._first_twice("drift", self._drift, float(t), y)
@@ -138,11 +141,19 @@ class Coefficients:
         return seen[2]
 
     def _drift(self, t: float, y: Tensor) -> Tensor:
-        f = _shaped(self.process.drift(self.clock(t), _shaped(y, self.shape)), y.shape)
+        f = _shaped(self._terms.drift(self.clock(t), _shaped(y, self.shape)), y.shape)
         return f if self.h == 1 else f * self.h
 
     def _diffusion(self, t: float, y: Tensor) -> Tensor:
-        g = self.process.diffusion(self.clock(t), _shaped(y, self.shape))
+        g = self._terms.diffusion(self.clock(t), _shaped(y, self.shape))
+        if not self._terms.is_number(g):
+            return self._in_steps(g, y)
+        if self._number is None or self._number[0] is not g:  # a number is made a tensor of the state's shape once
+            self._number = g, self._in_steps(g, y)
+        return self._number[1]
+
+    def _in_steps(self, g: Tensor, y: Tensor) -> Tensor:
+        """A diffusion on the clock that counts steps, in the shape that torchsde wants."""
         if self.h != 1:
             g = g * math.sqrt(self.h)
         if self.process.noise == "general":
