@@ -110,8 +110,9 @@ class Terms:
     def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0, in_place: bool = False) -> Tensor:
         """x + w σ v."""
         assert v is not None
-        if self.is_number(g):  # it scales what is added: no product
-            weight *= self._constant[0]  # type: ignore[index]
+        number = self._constant
+        if number is not None and g is number[1]:  # it scales what is added: no product
+            weight *= number[0]
             return x.add_(v, alpha=weight) if in_place else torch.add(x, v, alpha=weight)
         if self._general:
             return torch.add(x, self.apply(g, v), alpha=weight)
