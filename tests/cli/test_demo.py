@@ -105,7 +105,9 @@ def test_samples_are_as_likely_as_draws_of_the_law(results):
 
 def test_the_closed_form_is_recovered_within_the_claimed_error(results):
     closed, hutchinson, autodiff = results["likelihood"]["ways"]
-    assert closed["count"] == 64 and closed["covered"] >= 0.95 * closed["count"]  # what the solver's bars are said to cover
+    assert (
+        closed["count"] == 64 and closed["covered"] >= 0.95 * closed["count"]
+    )  # what the solver's bars are said to cover
     assert closed["error_max"] <= closed["solver_error_max"] < 2 and closed["error_median"] < 0.01
     assert autodiff["count"] == 8 and autodiff["covered"] >= 7 and autodiff["error_median"] < 0.2
     assert closed["stderr_mean"] == autodiff["stderr_mean"] == 0 < hutchinson["stderr_mean"]
