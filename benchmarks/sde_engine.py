@@ -1,6 +1,6 @@
 """The SDE engine beside its peers: dx = −x/2 dt + dW, 500 steps, float32, one thread.
 
-    python benchmarks/sde_engine.py [--quick] [--out benchmarks/results]
+    python benchmarks/sde_engine.py [PART…] [--quick] [--out benchmarks/results]
 
 Every ratio is of medians from one run, in which the calls take turns. "Noise" is what drawing the same normals costs without a
 solver: SFC64 and Box–Muller, the generator of a BrownianPath on the CPU. A peer that is not there is written down as not
@@ -10,8 +10,10 @@ run. The whole suite takes about ten minutes, most of it the peers'.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import resource
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -183,33 +185,50 @@ def memory(quick: bool) -> Row:
     return {"figure": f"peak memory of {steps:,} steps", "shape": [1024, 2], "MB": risen, "bound": "≤ 50 MB"}
 
 
+PARTS: dict[str, Callable[[tuple[int, ...], bool], list[Row]]] = {
+    "euler": euler,
+    "order-1.5": order_one_and_a_half,
+    "tree": lambda shape, quick: [tree(shape, 10, quick)],
+    "deep-tree": lambda shape, quick: [tree(shape, 20, quick)],
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], "memory", "geometric", *PARTS], help="these rows; all of them if none"
+    )
     parser.add_argument("--quick", action="store_true", help="three sizes and fewer repeats, about two minutes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     quick = options.quick
-    sizes = SIZES[:3] if quick else SIZES
-    rows: list[Row] = []
+    parts = options.parts or ["memory", *PARTS, "geometric"]
+    # Rows of an earlier record that are not measured now stay, each from the one run that it was measured in.
+    earlier = options.out / "sde_engine.json"
+    rows: list[Row] = json.loads(earlier.read_text())["rows"] if options.parts and earlier.exists() else []
 
     def record(new: list[Row]) -> None:
         for row in new:
             value = f"{row['ratio']:8.2f} ×" if "ratio" in row else f"{row['MB']:8.1f} MB" if "MB" in row else "not run"
             print(f"{row['figure']:75} {row['shape']!s:12} {value}  {row.get('bound', '')}", flush=True)
-            rows.append(row)
+            names = [(old["figure"], old["shape"]) for old in rows]
+            name = (row["figure"], row["shape"])
+            if name in names:
+                rows[names.index(name)] = row
+            else:
+                rows.append(row)
         write("sde_engine", {"rows": rows}, options.out)
 
     torch.set_grad_enabled(False)  # for all alike
-    record([memory(quick)])  # first, while the peak is still the start's
-    for shape in sizes:
-        record(euler(shape, quick))
-    for shape in sizes:
-        record(order_one_and_a_half(shape, quick))
-    record(geometric(quick))
-    for depth in (10, 20):
-        for shape in sizes:
-            record([tree(shape, depth, quick)])
+    if "memory" in parts:
+        record([memory(quick)])  # first, while the peak is still the start's
+    for name, part in PARTS.items():
+        for shape in SIZES[:3] if quick else SIZES:
+            if name in parts:
+                record(part(shape, quick))
+    if "geometric" in parts:
+        record(geometric(quick))
 
 
 if __name__ == "__main__":
