@@ -52,7 +52,10 @@ def in_jax(script: str, **arguments: Any) -> dict[str, Any]:
 
 def write(name: str, results: Mapping[str, Any], out: Path = RESULTS) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    record = {"environment": sf.analysis.environment(), "command": " ".join(["python", *sys.argv]), **results}
+    words = ["python", *sys.argv]
+    if "--out" in words:  # where a record was written to is nobody else's business
+        del words[words.index("--out") : words.index("--out") + 2]
+    record = {"environment": sf.analysis.environment(), "command": " ".join(words), **results}
     (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

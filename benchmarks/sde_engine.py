@@ -10,7 +10,6 @@ run. The whole suite takes about ten minutes, most of it the peers'.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import resource
 from collections.abc import Callable
@@ -204,21 +203,15 @@ def main() -> None:
     torch.set_num_threads(1)
     quick = options.quick
     parts = options.parts or ["memory", *PARTS, "geometric"]
-    # Rows of an earlier record that are not measured now stay, each from the one run that it was measured in.
-    earlier = options.out / "sde_engine.json"
-    rows: list[Row] = json.loads(earlier.read_text())["rows"] if options.parts and earlier.exists() else []
+    rows: list[Row] = []
 
     def record(new: list[Row]) -> None:
         for row in new:
             value = f"{row['ratio']:8.2f} ×" if "ratio" in row else f"{row['MB']:8.1f} MB" if "MB" in row else "not run"
             print(f"{row['figure']:75} {row['shape']!s:12} {value}  {row.get('bound', '')}", flush=True)
-            names = [(old["figure"], old["shape"]) for old in rows]
-            name = (row["figure"], row["shape"])
-            if name in names:
-                rows[names.index(name)] = row
-            else:
-                rows.append(row)
-        write("sde_engine", {"rows": rows}, options.out)
+            rows.append(row)
+        # Some parts have a record of their own, so that one record is one run.
+        write("_".join(["sde_engine", *options.parts]), {"rows": rows}, options.out)
 
     torch.set_grad_enabled(False)  # for all alike
     if "memory" in parts:
