@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from typing import Any
 
@@ -37,9 +38,22 @@ class _PerThread(threading.local):
 
     def __init__(self) -> None:
         self.bits = SFC64(0)
-        state = np.ones(4, np.uint64)
-        self.words = memoryview(state.data)  # the quickest to write to
-        self.state: Any = {"bit_generator": "SFC64", "state": {"state": state}, "has_uint32": 0, "uinteger": 0}
+        self.state: Any = None
+        words = _state_in_memory(self.bits)
+        if words is None:
+            state = np.ones(4, np.uint64)
+            words = memoryview(state.data)
+            self.state = {"bit_generator": "SFC64", "state": {"state": state}, "has_uint32": 0, "uinteger": 0}
+        self.words = words
+
+
+def _state_in_memory(bits: SFC64) -> memoryview | None:
+    """The four words of the state where the generator keeps them, if they are where numpy's SFC64 has always had them.
+
+    Writing them there takes a sixth of the time that ``bits.state = …`` does, which is as much as drawing 400 words.
+    """
+    words = memoryview((ctypes.c_uint64 * 4).from_address(bits.ctypes.state_address)).cast("B").cast("Q")
+    return words if words.tolist() == bits.state["state"]["state"].tolist() else None
 
 
 _per_thread = _PerThread()
@@ -48,8 +62,10 @@ _per_thread = _PerThread()
 def keyed_bits(seed: int, stream: int, number: int, block: int) -> SFC64:
     """This thread's generator, set to the beginning of a block of a draw (valid until the thread's next draw)."""
     own = _per_thread
-    own.words[0], own.words[1], own.words[2] = seed, number, (block << 8) | stream
-    own.bits.state = own.state
+    words = own.words
+    words[0], words[1], words[2], words[3] = seed, number, (block << 8) | stream, 1
+    if own.state is not None:
+        own.bits.state = own.state
     return own.bits
 
 

@@ -87,3 +87,12 @@ def test_consecutive_numbers_are_not_correlated():
     for lag in (1, 2):
         a, b = bits[:-lag].reshape(-1, 64), bits[lag:].reshape(-1, 64)
         assert np.abs(a.T @ b / len(a)).max() < 6.5 / np.sqrt(len(a))
+
+
+def test_a_generator_whose_state_is_not_where_it_is_looked_for_is_set_by_its_name(monkeypatch):
+    expected = sfc.words(3, 1, 7, 100, 50)
+    monkeypatch.setattr(sfc, "_state_in_memory", lambda bits: None)
+    monkeypatch.setattr(sfc, "_per_thread", sfc._PerThread())
+    assert sfc._per_thread.state is not None
+    assert np.array_equal(sfc.words(3, 1, 7, 100, 50), expected)
+    assert np.array_equal(sfc.words(3, 1, 7, 100, 50), expected)
