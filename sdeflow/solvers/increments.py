@@ -34,7 +34,7 @@ class Increments:
     """
 
     def __init__(self, path: Driver, nodes: Sequence[float], levy: bool, unit: float = 1.0) -> None:
-        self.path, self.nodes, self.levy, self.scale = path, nodes, levy, unit**-0.5
+        self.path, self.nodes, self.levy, self.unit = path, nodes, levy, unit
         self.own = is_own_grid(path, nodes)
         self.ahead = max(1, min(AHEAD, VALUES // max(1, prod(path.shape)))) if self.own else 1
         self._first, self._count = 0, 0  # the steps that are ready
@@ -68,22 +68,19 @@ class Increments:
 
     def _draw(self, first: int, count: int) -> Drawn:
         W, H = self._cells(first, count) if self.own else self._query(first, count)
-        if self.scale != 1:
-            W *= self.scale  # nobody else has seen them
-            if H is not None:
-                H *= self.scale
         self._first, self._count, self._drawn = first, count, (W, H)
         return W, H
 
     def _cells(self, first: int, count: int) -> Drawn:
-        return self.path.cell_levies(first, count) if self.levy else (self.path.cell_increments(first, count), None)
+        path, unit = self.path, self.unit
+        return path.cell_levies(first, count, unit) if self.levy else (path.cell_increments(first, count, unit), None)
 
     def _query(self, first: int, count: int) -> Drawn:
-        intervals = list(pairwise(self.nodes[first : first + count + 1]))
+        intervals, scale = list(pairwise(self.nodes[first : first + count + 1])), self.unit**-0.5
         if not self.levy:
-            return torch.stack([self.path(s, t) for s, t in intervals]), None
+            return torch.stack([self.path(s, t) for s, t in intervals]).mul_(scale), None
         W, H = zip(*(self.path.levy(s, t) for s, t in intervals), strict=True)
-        return torch.stack(W), torch.stack(H)
+        return torch.stack(W).mul_(scale), torch.stack(H).mul_(scale)
 
 
 def is_own_grid(path: Driver, nodes: Sequence[float]) -> bool:

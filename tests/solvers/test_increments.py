@@ -57,7 +57,7 @@ def test_cells_are_drawn_ahead_together_in_both_directions(monkeypatch):
     driver, calls = path(100), []
     monkeypatch.setattr(module, "AHEAD", 32)
     original = driver.cell_increments
-    driver.cell_increments = lambda first, count: calls.append((first, count)) or original(first, count)
+    driver.cell_increments = lambda first, count, unit: calls.append((first, count)) or original(first, count, unit)
     draw = Increments(driver, driver.edges().tolist(), levy=False)
     for k in [*range(100), *range(99, -1, -1)]:
         draw(k)
