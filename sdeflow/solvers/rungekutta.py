@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sdeflow.solvers.stochastic_tableaus import FIRST, Row, StochasticTableau, Weights
-from sdeflow.solvers.terms import Advance, Terms
+from sdeflow.solvers.terms import Advance, Terms, along
 
 __all__ = ["RungeKutta"]
 
@@ -25,19 +25,19 @@ class Found:
     Attributes:
         f: The drift of each.
         g: The diffusion.
-        gW: Its product with W, where that is used more than once.
-        gH: The same of H.
-        one: The diffusion of all stages so far, if it is one tensor, as that of a constant is.
+        one: The diffusion of all stages so far, if it is one tensor, as that of a constant is; else None.
+        products: g W and g H where they are used more than once, by (stage, kind), kind 0 being W.
+        in_place: Whether sums are made in place: where nothing is differentiated, and h is one number.
     """
 
-    __slots__ = ("f", "g", "gH", "gW", "one")
+    __slots__ = ("f", "g", "in_place", "one", "products")
 
-    def __init__(self) -> None:
+    def __init__(self, in_place: bool) -> None:
         self.f: dict[int, Tensor] = {}
         self.g: dict[int, Tensor] = {}
-        self.gW: dict[int, Tensor] = {}
-        self.gH: dict[int, Tensor] = {}
         self.one: Tensor | None = None
+        self.products: dict[tuple[int, int], Tensor] = {}
+        self.in_place = in_place
 
 
 class Recipe(NamedTuple):
@@ -52,7 +52,8 @@ class Recipe(NamedTuple):
     @classmethod
     def of(cls, weights: Weights) -> Recipe:
         f, W, H = (tuple((j, w) for j, w in enumerate(row) if w) for row in (weights.f, weights.W, weights.H))
-        return cls(f, W, H, math.fsum(weights.W), math.fsum(weights.H))
+        all_W, all_H = (total if abs(total) > CANCELLED else 0.0 for total in map(math.fsum, (weights.W, weights.H)))
+        return cls(f, W, H, all_W, all_H)
 
 
 class Stage(NamedTuple):
@@ -114,26 +115,24 @@ class RungeKutta:
     def step(
         self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Tensor | None = None, error: bool = False
     ) -> Advance:
-        noisy = terms.W is not None
-        found, last = Found(), None
-        for j, stage in enumerate(self.stages):
-            t = times[stage.place]
-            z = x if stage.state is None else _plus(x, stage.state, terms, found)
-            if stage.f:
+        found, last = Found(isinstance(terms.h, float) and not torch.is_grad_enabled()), None
+        for j, (place, state, has_f, has_g, many_W, many_H, at_start, at_end) in enumerate(self.stages):
+            t = times[place]
+            z = x if state is None else _plus(x, state, terms, found)
+            if has_f:
                 found.f[j] = terms.drift(t, z)
-            if noisy and stage.g:
-                g = first if stage.at_start else None
-                if g is None:
-                    g = terms.diffusion(t, z)
-                if stage.at_end:
+            if has_g and terms.W is not None:
+                g = first if at_start and first is not None else terms.diffusion(t, z)
+                if at_end:
                     last = g
-                if found.one is not g:
+                if g is not found.one:
                     found.one = None if found.g else g
                 found.g[j] = g
-                if stage.W and found.one is None:
-                    found.gW[j] = terms.apply(g, terms.W)
-                if stage.H and found.one is None:
-                    found.gH[j] = terms.apply(g, terms.H)
+                if found.one is None:
+                    if many_W:
+                        found.products[j, 0] = terms.apply(g, terms.W)
+                    if many_H:
+                        found.products[j, 1] = terms.apply(g, terms.H)
         y = _plus(x, self.b, terms, found)
         if not error or self.error is None:
             return Advance(y, None, last)
@@ -141,33 +140,28 @@ class RungeKutta:
 
 
 def _plus(x: Tensor, recipe: Recipe, terms: Terms, found: Found) -> Tensor:
-    """x and a sum over the stages; without gradients the first sum is a new tensor, and the others are added to it in place."""
-    h, own = terms.h, False
-    in_place = isinstance(h, float) and not torch.is_grad_enabled()
-    for j, weight in recipe.f:  # `along`, without a call in the innermost loop
-        k = found.f[j]
-        if not isinstance(h, float):
-            x = torch.addcmul(x, k, h, value=weight)
-        elif own and in_place:
-            x.add_(k, alpha=weight * h)
-        else:
-            x = torch.add(x, k, alpha=weight * h)
-        own = True
-    if terms.W is None:
+    """x and a sum over the stages: the first makes a new tensor, and the others are added to it, in place where they may be."""
+    of_f, of_W, of_H, all_W, all_H = recipe
+    h, in_place, own = terms.h, found.in_place, False
+    for j, weight in of_f:
+        x = x.add_(found.f[j], alpha=weight * h) if own and isinstance(h, float) else along(x, found.f[j], weight, h)
+        own = in_place
+    W = terms.W
+    if W is None:
         return x
-    if found.one is not None:
-        for weight, v in ((recipe.all_W, terms.W), (recipe.all_H, terms.H)):
-            if abs(weight) > CANCELLED:
-                x, own = terms.plus(x, found.one, v, weight, own and in_place), True
-        return x
-    for weights, products, v in ((recipe.W, found.gW, terms.W), (recipe.H, found.gH, terms.H)):
+    g = found.one
+    if g is not None:
+        if all_W:
+            x, own = terms.plus(x, g, W, all_W, own), in_place
+        return terms.plus(x, g, terms.H, all_H, own) if all_H else x
+    for kind, weights, v in ((0, of_W, W), (1, of_H, terms.H)):
         for j, weight in weights:
-            product = products.get(j)
+            product = found.products.get((j, kind))
             if product is None:
-                x = terms.plus(x, found.g[j], v, weight, own and in_place)
+                x = terms.plus(x, found.g[j], v, weight, own)
             else:
-                x = x.add_(product, alpha=weight) if own and in_place else torch.add(x, product, alpha=weight)
-            own = True
+                x = x.add_(product, alpha=weight) if own else torch.add(x, product, alpha=weight)
+            own = in_place
     return x
 
 

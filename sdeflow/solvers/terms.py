@@ -72,7 +72,7 @@ class Terms:
         self.W: Tensor | None = None
         self.H: Tensor | None = None
         self.remember = remember
-        self._constant: tuple[float, Tensor] | None = None
+        self._constant: tuple[float, Tensor | None] = (0.0, None)  # a diffusion that is a number, and its tensor
         self._noise = process.noise
         self._general = process.noise == "general"
         # Times come prepared, and the loop is outside inference mode: of a coefficient's guard only the check is left.
@@ -89,13 +89,15 @@ class Terms:
         g = self._diffusion(t, x)
         if not (self.remember and isinstance(g, float)):
             return check_diffusion(self._noise, g, x)
-        if self._constant is None or self._constant[0] != g:  # a number becomes a tensor once, not in every step
-            self._constant = g, check_diffusion(self._noise, g, x)
-        return self._constant[1]
+        number, tensor = self._constant
+        if tensor is None or number != g:  # a number becomes a tensor once, not in every step
+            tensor = check_diffusion(self._noise, g, x)
+            self._constant = g, tensor
+        return tensor
 
     def is_number(self, g: Tensor) -> bool:
         """Whether a diffusion is the tensor of a number, the same one whenever the process returns it."""
-        return self._constant is not None and g is self._constant[1]
+        return g is self._constant[1]
 
     def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
         """E[x_data | x_t = x]: one evaluation of the model, counted as one of the drift."""
@@ -110,9 +112,8 @@ class Terms:
     def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0, in_place: bool = False) -> Tensor:
         """x + w σ v."""
         assert v is not None
-        number = self._constant
-        if number is not None and g is number[1]:  # it scales what is added: no product
-            weight *= number[0]
+        if g is self._constant[1]:  # it scales what is added: no product
+            weight *= self._constant[0]
             return x.add_(v, alpha=weight) if in_place else torch.add(x, v, alpha=weight)
         if self._general:
             return torch.add(x, self.apply(g, v), alpha=weight)
