@@ -23,10 +23,7 @@ __all__ = ["UserField", "as_time", "check_diffusion", "check_field", "check_inte
 def as_time(t: Time, x: Tensor) -> Tensor:
     """A time as a float64 tensor that broadcasts against x: 0-d, or ``(B, 1, …, 1)`` with one time per row."""
     if not isinstance(t, Tensor):
-        try:
-            return torch.tensor(float(t), dtype=torch.float64, device=x.device)
-        except (TypeError, ValueError):
-            raise ArgumentError(f"the time is {t!r}; give a number or a tensor.") from None
+        return torch.tensor(_number(t), dtype=torch.float64, device=x.device)
     time: Tensor = t
     if time.dtype is not torch.float64 or time.device != x.device:
         time = time.to(x.device, torch.float64)
@@ -48,12 +45,26 @@ def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
     if ready and (t.ndim == 0 or (t.ndim == x.ndim and t.numel() == len(t) == len(x))):
         prepared: Tensor = t  # the fast path of every solver: it has prepared the times of all its stages together
         return prepared
+    low, high = interval
+    if not isinstance(t, Tensor):
+        number = _number(t)
+        if low < number < high and x.dtype is not torch.float64:
+            first, last = innermost(interval, x.dtype)
+            number = min(max(number, first), last)
+        return x.new_full((), number)
     exact = as_time(t, x)
     rounded = exact.to(x.dtype)
     if x.dtype is torch.float64:
         return rounded
-    inside = (exact > interval[0]) & (exact < interval[1])
+    inside = (exact > low) & (exact < high)
     return torch.where(inside, rounded.clamp(*innermost(interval, x.dtype)), rounded)
+
+
+def _number(t: Any) -> float:
+    try:
+        return float(t)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"the time is {t!r}; give a number or a tensor.") from None
 
 
 @lru_cache

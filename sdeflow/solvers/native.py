@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise, repeat
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +27,7 @@ CHUNK = 1024  # steps whose times are prepared together
 NOTHING = (None, None)  # the noise of a process that has none
 
 Saved = list[Tensor]
+Nodes = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def run(job: Job) -> Outcome:
@@ -65,7 +67,8 @@ class FixedSteps:
         self.stepper = STEPPERS[job.method.name]
         # What a method works out for all steps at once comes to it as one more of its times.
         self.plan = getattr(self.stepper, "plan", None)
-        self.nodes = job.grid.nodes.tolist()
+        self.edges = job.grid.nodes
+        self.nodes = self.edges.tolist()
         self.count = job.grid.steps
         self.saves = set(job.grid.saves)
         self.jumps = set(job.grid.at(job.breakpoints))
@@ -115,7 +118,7 @@ class FixedSteps:
         """The same of some consecutive steps, ``(count,)`` for each place."""
         chunk, start = divmod(first, CHUNK)
         if start + count > CHUNK:
-            return _stage_times(self.job, self.nodes[first : first + count + 1], self.stepper.places)
+            return _stage_times(self.job, self.edges[first : first + count + 1], self.stepper.places)
         if chunk != self._chunk:
             self._prepare(first)
         return [t[start : start + count] for t in self._times]
@@ -123,7 +126,7 @@ class FixedSteps:
     def _prepare(self, k: int) -> None:
         self._chunk = k // CHUNK
         first = self._chunk * CHUNK
-        self._times = _stage_times(self.job, self.nodes[first : first + CHUNK + 1], self.stepper.places)
+        self._times = _stage_times(self.job, self.edges[first : first + CHUNK + 1], self.stepper.places)
         columns: list[Sequence[Any]] = [t.unbind() for t in self._times]
         planned = self.plan and self.plan(self.job.process, self._times)
         if planned is None:
@@ -152,7 +155,7 @@ def _compiled(job: Job, steps: FixedSteps, extra: dict[str, Any]) -> Saved:
     stops, method = steps.stops, job.method
     block = fused(job, steps.stepper, max(b - a for a, b in pairwise([0, *stops])))
     count, seconds, blocks = block.together, 0.0, 0
-    widths = torch.tensor(steps.nodes, dtype=torch.float64, device="cpu").diff().to(job.x0)
+    widths = torch.from_numpy(np.diff(steps.edges)).to(job.x0)
     x, carried, saved, k, possible = job.x0, None, list[Tensor](), 0, True
     while k < steps.count:
         stop = stops[bisect_right(stops, k)]
@@ -208,7 +211,7 @@ class Failures:
         )
 
 
-def _stage_times(job: Job, nodes: Sequence[float], places: Sequence[float]) -> list[Tensor]:
+def _stage_times(job: Job, nodes: Nodes, places: Sequence[float]) -> list[Tensor]:
     """The times of each place in all of some steps, as the process wants them, so that none is converted in the loop.
 
     No stage looks beyond the process's interval or a time of a jump, even where a method has places outside its step (that
@@ -216,7 +219,7 @@ def _stage_times(job: Job, nodes: Sequence[float], places: Sequence[float]) -> l
     at the end of a step would otherwise see the coefficient after the jump, which costs every order but one.
     """
     x, process = job.x0, job.process
-    edges = torch.tensor(nodes, dtype=torch.float64, device=x.device)
+    edges = torch.from_numpy(nodes).to(x.device)
     left, width = edges[:-1], edges.diff()
     # A place at 1 is the next node itself, so that no time is rounded past the end.
     times = [edges[1:] if c == 1 else left + c * width for c in places]

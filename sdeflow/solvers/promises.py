@@ -7,7 +7,8 @@ from torch import Tensor
 
 from sdeflow.calculus import gradient, jacobian
 from sdeflow.errors import ArgumentError, MethodError
-from sdeflow.processes.process import Process
+from sdeflow.processes.boundary import state_time
+from sdeflow.processes.process import Process, prepared
 from sdeflow.processes.sde import SDE
 from sdeflow.solvers.methods import Method
 
@@ -22,8 +23,12 @@ def check_additive(process: Process, t: float, x: Tensor) -> None:
     root = _root(process)
     if not isinstance(root, SDE) or not root.additive or type(root).precise_time:  # the library's own are what they say
         return
+    bare, time = prepared(root, "diffusion"), state_time(t, x, root.interval)
     with torch.no_grad():
-        here, there = root.diffusion(t, x), root.diffusion(t, x + 1)
+        here = bare(time, x)
+        if not isinstance(here, Tensor):  # a number
+            return
+        there = bare(time, x + 1)
     if not torch.equal(here, there):
         raise ArgumentError("the process says additive=True, but its diffusion changes with x; drop additive=True.")
 

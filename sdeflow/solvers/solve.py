@@ -235,9 +235,9 @@ def _grid(
 
 def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_failure: str) -> Solution:
     x = outcome.x
-    status = torch.as_tensor(outcome.status, device=x.device).expand(x.shape[1])
     finite = x.detach().isfinite().flatten(2).all(2).all(0)
-    status = torch.where(finite | (status != Status.SUCCESS), status, int(Status.NON_FINITE))
+    ended = outcome.status if isinstance(outcome.status, Tensor) else int(outcome.status)  # each sample, or all
+    status = torch.where(finite | (ended != Status.SUCCESS), ended, int(Status.NON_FINITE))
     reached = torch.tensor(times[: len(x)], dtype=torch.float64, device=x.device)
     solution = Solution(reached, x, status, stats, outcome.events, outcome.dense)
     if on_failure == "raise" and not bool(solution.success.all()):

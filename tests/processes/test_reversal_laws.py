@@ -237,4 +237,7 @@ def test_a_time_before_a_singular_end_is_not_rounded_onto_it():
     sde = sf.SDE(drift, lambda t, x: 1.0, additive=True, interval=(0.0, 1.0))
     sol = sf.solve(sde, torch.ones(2, 1), steps=[0.0, 0.5, 1 - 1e-9, 1.0], seed=0)
     assert sol.final.isfinite().all()
+    near = 1 - 1e-9
+    assert sde.drift(near, torch.ones(2, 1)).isfinite().all()
+    assert sde.drift(torch.tensor(near, dtype=torch.float64), torch.ones(2, 1)).isfinite().all()
     assert all(t.dtype is torch.float32 and t < 1 for t in seen)
