@@ -17,11 +17,11 @@ class GivenCells(Driver):
     def edge(self, k):
         return self.t0 + (self.t1 - self.t0) * k / self.cells
 
-    def cell_increments(self, first, count, unit=1.0):
-        return self.W[first : first + count] * unit**-0.5
+    def cell_increments(self, first, count):
+        return self.W[first : first + count]
 
-    def cell_levies(self, first, count, unit=1.0):
-        return self.cell_increments(first, count, unit), self.H[first : first + count] * unit**-0.5
+    def cell_levies(self, first, count):
+        return self.W[first : first + count], self.H[first : first + count]
 
     def _cell(self, interval):
         return round((interval.start - self.t0) / (self.t1 - self.t0) * self.cells)

@@ -56,12 +56,12 @@ class GivenIncrement(Driver):
     def edge(self, k: int) -> float:
         return self.t1 if k else self.t0
 
-    def cell_increments(self, first: int, count: int, unit: float = 1.0) -> Tensor:
-        return self.W[None].mul(unit**-0.5)
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        return self.W.clone()[None]
 
-    def cell_levies(self, first: int, count: int, unit: float = 1.0) -> tuple[Tensor, Tensor]:
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         assert self.H is not None
-        return self.cell_increments(first, count, unit), self.H[None].mul(unit**-0.5)
+        return self.W.clone()[None], self.H.clone()[None]
 
     def reverse(self) -> Driver:
         return GivenIncrement(-self.W, self.H, self.t0, self.t1)

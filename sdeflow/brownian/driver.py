@@ -77,23 +77,15 @@ class Driver(ABC):
         return np.asarray([self.edge(k) for k in range(self.cells + 1)])
 
     @abstractmethod
-    def cell_increments(self, first: int, count: int, unit: float = 1.0) -> Tensor:
-        r"""W over cells ``first, …, first + count − 1``, with shape ``(count, B, *event)``: one keyed draw a cell.
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        """W over cells ``first, …, first + count − 1``, with shape ``(count, B, *event)``: one keyed draw a cell.
 
         The fastest way along the base grid: small draws are transformed together.
-
-        Arguments:
-            first: The first cell.
-            count: How many there are.
-            unit: What time is counted in: they are :math:`W / \sqrt{\text{unit}}`, made so and not divided afterwards.
         """
 
     @abstractmethod
-    def cell_levies(self, first: int, count: int, unit: float = 1.0) -> tuple[Tensor, Tensor]:
-        """(W, H) over cells ``first, …, first + count − 1``, each ``(count, B, *event)``: two keyed draws a cell.
-
-        Arguments and units as for :meth:`cell_increments`.
-        """
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """(W, H) over cells ``first, …, first + count − 1``, each ``(count, B, *event)``: two keyed draws a cell."""
 
     def cell(self, k: int) -> Tensor:
         """W over cell k, with shape ``(B, *event)``."""
@@ -305,11 +297,11 @@ class ReversedPath(Driver):
     def edges(self) -> NDArray[np.float64]:
         return self.t0 + self.t1 - self.path.edges()[::-1]
 
-    def cell_increments(self, first: int, count: int, unit: float = 1.0) -> Tensor:
-        return -self.path.cell_increments(self.cells - first - count, count, unit).flip(0)
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        return -self.path.cell_increments(self.cells - first - count, count).flip(0)
 
-    def cell_levies(self, first: int, count: int, unit: float = 1.0) -> tuple[Tensor, Tensor]:
-        W, H = self.path.cell_levies(self.cells - first - count, count, unit)
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        W, H = self.path.cell_levies(self.cells - first - count, count)
         return -W.flip(0), H.flip(0)
 
     def _rows(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:

@@ -137,15 +137,15 @@ class BrownianPath(Driver):
     def edges(self) -> NDArray[np.float64]:
         return self._lattice.edges(np.arange(self.cells + 1))
 
-    def cell_increments(self, first: int, count: int, unit: float = 1.0) -> Tensor:
-        return self._tensor(self._cells(Stream.CELL_W, *self._checked_cells(first, count), 1 / unit))
+    def cell_increments(self, first: int, count: int) -> Tensor:
+        return self._tensor(self._cells(Stream.CELL_W, *self._checked_cells(first, count), 1.0))
 
-    def cell_levies(self, first: int, count: int, unit: float = 1.0) -> tuple[Tensor, Tensor]:
+    def cell_levies(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         self._require_levy()
         first, count = self._checked_cells(first, count)
         return (
-            self._tensor(self._cells(Stream.CELL_W, first, count, 1 / unit)),
-            self._tensor(self._cells(Stream.CELL_H, first, count, 1 / (12 * unit))),
+            self._tensor(self._cells(Stream.CELL_W, first, count, 1.0)),
+            self._tensor(self._cells(Stream.CELL_H, first, count, 1 / 12)),
         )
 
     def _shorten(self, s: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,11 +30,10 @@ class Increments:
         path: The path.
         nodes: The grid, one node more than there are steps.
         levy: Whether H is wanted.
-        unit: What time is measured in: W and H are divided by its square root.
     """
 
-    def __init__(self, path: Driver, nodes: Sequence[float], levy: bool, unit: float = 1.0) -> None:
-        self.path, self.nodes, self.levy, self.unit = path, nodes, levy, unit
+    def __init__(self, path: Driver, nodes: Sequence[float], levy: bool) -> None:
+        self.path, self.nodes, self.levy = path, nodes, levy
         self.own = is_own_grid(path, nodes)
         self.ahead = max(1, min(AHEAD, VALUES // max(1, prod(path.shape)))) if self.own else 1
         self._first, self._count = 0, 0  # the steps that are ready
@@ -72,15 +71,14 @@ class Increments:
         return W, H
 
     def _cells(self, first: int, count: int) -> Drawn:
-        path, unit = self.path, self.unit
-        return path.cell_levies(first, count, unit) if self.levy else (path.cell_increments(first, count, unit), None)
+        return self.path.cell_levies(first, count) if self.levy else (self.path.cell_increments(first, count), None)
 
     def _query(self, first: int, count: int) -> Drawn:
-        intervals, scale = list(pairwise(self.nodes[first : first + count + 1])), self.unit**-0.5
+        intervals = list(pairwise(self.nodes[first : first + count + 1]))
         if not self.levy:
-            return torch.stack([self.path(s, t) for s, t in intervals]).mul_(scale), None
+            return torch.stack([self.path(s, t) for s, t in intervals]), None
         W, H = zip(*(self.path.levy(s, t) for s, t in intervals), strict=True)
-        return torch.stack(W).mul_(scale), torch.stack(H).mul_(scale)
+        return torch.stack(W), torch.stack(H)
 
 
 def is_own_grid(path: Driver, nodes: Sequence[float]) -> bool:

@@ -159,17 +159,6 @@ def test_cells_drawn_together_are_the_cells(cells, first, count, mirrored):
         torch.testing.assert_close(asked, (W[i], H[i]), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("cells", [5, [0.0, 0.3, 0.5, 2.0]])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_cells_in_a_unit_of_time_are_divided_by_its_root(cells, dtype, mirrored):
-    path = BrownianPath((3, 2), 0.0, 2.0, seed=1, cells=cells, levy="space-time", dtype=dtype)
-    path = path.reverse() if mirrored else path
-    plain, scaled = path.cell_levies(0, 3), path.cell_levies(0, 3, 0.04)
-    torch.testing.assert_close(scaled, tuple(part / 0.2 for part in plain), rtol=1e-6, atol=0)
-    assert torch.equal(path.cell_increments(0, 3, 0.04), scaled[0])
-
-
 @seeded
 @given(query=intervals, first=st.integers(0, 9000), rows=st.integers(1, 5))
 def test_first_row_is_a_slice_of_the_larger_path(query, first, rows):

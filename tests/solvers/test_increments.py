@@ -23,21 +23,20 @@ def path(cells, reverse=False):
     own=st.booleans(),
     reverse=st.booleans(),
     levy=st.booleans(),
-    unit=st.sampled_from([1.0, 0.04]),
     data=st.data(),
 )
-def test_steps_in_any_order_are_those_of_the_path(cells, own, reverse, levy, unit, data):
+def test_steps_in_any_order_are_those_of_the_path(cells, own, reverse, levy, data):
     driver = path(cells if own else cells + 1, reverse)
     nodes = torch.linspace(0, 1, cells + 1, dtype=torch.float64).tolist()
-    draw = Increments(driver, nodes, levy, unit)
+    draw = Increments(driver, nodes, levy)
     assert draw.own is own
     for k in data.draw(st.lists(st.integers(0, cells - 1), max_size=8)):
         W, H = driver.levy(nodes[k], nodes[k + 1])
         drawn = draw(k)
-        torch.testing.assert_close(drawn[0] * unit**0.5, W, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(drawn[0], W, rtol=1e-12, atol=1e-12)
         assert (drawn[1] is not None) is levy
         if levy:
-            torch.testing.assert_close(drawn[1] * unit**0.5, H, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(drawn[1], H, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -45,19 +44,20 @@ def test_steps_in_any_order_are_those_of_the_path(cells, own, reverse, levy, uni
 def test_a_block_is_its_steps(own, levy):
     nodes = [k / 10 for k in range(11)]
     draw = Increments(path(10 if own else 7), nodes, levy)
-    W, H = draw.block(3, 4)
-    assert (H is not None) is levy
-    for i in range(4):
-        torch.testing.assert_close(W[i], draw(3 + i)[0], rtol=0, atol=1e-13)
-        if levy:
-            torch.testing.assert_close(H[i], draw(3 + i)[1], rtol=0, atol=1e-13)
+    blocks = [(first, count, *draw.block(first, count)) for first, count in ((3, 4), (5, 2), (7, 3), (0, 2))]
+    for first, count, W, H in blocks:
+        assert (H is not None) is levy
+        for i in range(count):
+            torch.testing.assert_close(W[i], draw(first + i)[0], rtol=0, atol=1e-13)
+            if levy:
+                torch.testing.assert_close(H[i], draw(first + i)[1], rtol=0, atol=1e-13)
 
 
 def test_cells_are_drawn_ahead_together_in_both_directions(monkeypatch):
     driver, calls = path(100), []
     monkeypatch.setattr(module, "AHEAD", 32)
     original = driver.cell_increments
-    driver.cell_increments = lambda first, count, unit: calls.append((first, count)) or original(first, count, unit)
+    driver.cell_increments = lambda first, count: calls.append((first, count)) or original(first, count)
     draw = Increments(driver, driver.edges().tolist(), levy=False)
     for k in [*range(100), *range(99, -1, -1)]:
         draw(k)

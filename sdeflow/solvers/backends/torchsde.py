@@ -80,8 +80,8 @@ class _Solver:
                 self.adjoint_options = adjoint_options(self.process, self.method, self.calculus, parameters)
         self.adjoint = bool(self.adjoint_options)
 
-    def coefficients(self, clock: Any, h: float) -> Coefficients:
-        return Coefficients(self.process, self.job.x0.shape, clock, h, self.calculus, self.counter)
+    def coefficients(self, clock: Any) -> Coefficients:
+        return Coefficients(self.process, self.job.x0.shape, clock, self.calculus, self.counter)
 
     def __call__(
         self,
@@ -117,10 +117,10 @@ class _Solver:
 
 
 def _fixed(solver: _Solver, grid: Grid) -> Outcome:
-    """Steps of fixed size, on the clock that counts them: one call of torchsde for each run of equal steps."""
+    """Steps of fixed size, on a clock that does not round: one call of torchsde for each run of equal steps."""
     process, path, x0 = solver.process, solver.path, solver.job.x0
     own = is_own_grid(path, solver.nodes)
-    y, extra, size = solver.y0, None, 0.0
+    y, extra = solver.y0, None
     saved, saves = [y], set(grid.saves)
     jumps = set(grid.at(solver.job.breakpoints))
     for first, last in _runs_of_equal_steps(grid, jumps):
@@ -130,17 +130,12 @@ def _fixed(solver: _Solver, grid: Grid) -> Outcome:
         noise = Noise(
             path,
             process.noise == "general",
-            _progress(solver.job, clock.nodes),
-            clock.h,
-            clock.nodes,
-            _steps(solver, clock, first) if own else None,
+            _progress(solver.job, clock),
+            clock,
+            _steps(solver, first) if own else None,
         )
         marks = [0, *(k - first for k in grid.saves if first < k < last), last - first]
-        if extra:  # the drift and diffusion that reversible Heun remembers are in units of the step
-            ratio = clock.h / size
-            extra = (extra[0] * ratio, extra[1] * ratio**0.5, *extra[2:])
-        size = clock.h
-        ys, extra = solver(solver.coefficients(clock, clock.h), noise, y, [float(k) for k in marks], 1.0, extra)
+        ys, extra = solver(solver.coefficients(clock), noise, y, [k * clock.h for k in marks], clock.h, extra)
         y = ys[-1]
         saved += [state for k, state in zip(marks[1:], ys[1:], strict=True) if first + k in saves]
     return solver.outcome(saved, accepted=grid.steps)
@@ -160,9 +155,9 @@ def _runs_of_equal_steps(grid: Grid, jumps: Collection[int]) -> Iterator[tuple[i
             first = k
 
 
-def _steps(solver: _Solver, clock: StepClock, first: int) -> Callable[[int], tuple[Tensor, Tensor | None]]:
+def _steps(solver: _Solver, first: int) -> Callable[[int], tuple[Tensor, Tensor | None]]:
     """The noise of the steps of a run."""
-    draw = Increments(solver.path, solver.nodes, "H" in solver.job.method.needs, clock.h)
+    draw = Increments(solver.path, solver.nodes, "H" in solver.job.method.needs)
     return lambda k: draw(first + k)
 
 
@@ -206,7 +201,7 @@ def _gap(solver: _Solver, watch: Watch, start: float, end: float, y: Tensor, ext
             job.progress(s)
 
         noise = Noise(solver.path, process.noise == "general", observe)
-        coefficients = solver.coefficients(RealClock(process, job.x0, start, end), 1.0)
+        coefficients = solver.coefficients(RealClock(process, job.x0, start, end))
         try:
             with warnings.catch_warnings():  # Euler's with additive noise, sent as diagonal: it does converge
                 warnings.filterwarnings("ignore", message="Numerical solution is not guaranteed", module="torchsde")
@@ -233,9 +228,10 @@ def _gap(solver: _Solver, watch: Watch, start: float, end: float, y: Tensor, ext
         return ys[-1], extra_after
 
 
-def _progress(job: Job, nodes: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+def _progress(job: Job, clock: StepClock) -> Any:
     def observe(first: float, last: float) -> None:
-        if last % 16 == 0:
-            job.progress(float(nodes[int(last)]))
+        k = clock.node(last)
+        if k % 16 == 0:
+            job.progress(float(clock.nodes[k]))
 
     return observe

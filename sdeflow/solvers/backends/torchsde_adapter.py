@@ -1,12 +1,9 @@
 r"""A process and its path as torchsde wants to see them.
 
 torchsde adds up its times, ``t += dt``, and so ends on slivers, drifts in float32, and steps over the save times,
-between which it interpolates. Steps of fixed size are therefore run on a clock of its own that counts them: with
-:math:`t = t_k + h(u - k)` and :math:`u = 0, 1, 2, \dots`,
-
-.. math:: dx = h f \, du + \sqrt{h}\, \sigma \, dB_u, \qquad B_u = W / \sqrt{h}.
-
-Whole numbers are added without rounding, each save time is one, and the true time is looked up. All steps of a call
+between which it interpolates. Steps of fixed size are therefore run on a clock of their own, u = 0, h, 2h, …, where h is the step
+with so many of its last binary digits cleared that k h has no rounding for any k; that changes it by less than adding up all
+steps would. So each save time is hit, and step k is k = u / h exactly; the true time of node k is looked up. All steps of a call
 have the same size, since the later stages of a step belong to its end, where the next size would already hold.
 """
 
@@ -42,7 +39,7 @@ def _prepare(process: SDE, t: Tensor, x: Tensor) -> Tensor:
 
 
 class StepClock:
-    """The true time of u, where nodes first, first + 1, …, last of a grid are u = 0, 1, 2, …
+    """The true time of u, where nodes first, first + 1, …, last of a grid are u = 0, h, 2h, …
 
     Arguments:
         process: Whose times they are.
@@ -51,6 +48,9 @@ class StepClock:
         first: The node that is u = 0.
         last: The last node; all steps between are equal up to rounding.
         jumps: The nodes at which a coefficient jumps; the run is on this side of them.
+
+    Attributes:
+        h: The step, of which every multiple and every quarter of one is a number.
     """
 
     def __init__(self, process: SDE, x: Tensor, grid: Grid, first: int, last: int, jumps: Collection[int] = ()) -> None:
@@ -59,12 +59,13 @@ class StepClock:
         unit = rounding_unit(x, *process.interval, *self.nodes[[0, -1]].tolist())
         self.low = float(self.nodes[0]) + unit * (first in jumps)
         self.high = float(self.nodes[-1]) - unit * (last in jumps)
-        self.h = float(self.nodes[-1] - self.nodes[0]) / (last - first)
+        self.h = _with_digits_to_spare(float(self.nodes[-1] - self.nodes[0]) / (last - first), 4 * (last - first))
         self._rows: dict[tuple[int, float], tuple[Tensor, ...]] = {}
 
     def __call__(self, u: float) -> Tensor:
-        k = math.floor(u)
-        place = u - k
+        steps = u / self.h
+        k = math.floor(steps)
+        place = steps - k
         key = (k // CHUNK, place)
         if key not in self._rows:
             if len(self._rows) >= 8:  # the places in a step that a method looks at, and the next chunk of each
@@ -73,6 +74,17 @@ class StepClock:
             t = torch.from_numpy(left + place * self.h).to(self.x.device)
             self._rows[key] = _prepare(self.process, t.clamp(self.low, self.high), self.x).unbind()
         return self._rows[key][k % CHUNK]
+
+    def node(self, u: float) -> int:
+        """Which node of the run u is."""
+        return round(u / self.h)
+
+
+def _with_digits_to_spare(h: float, multiple: int) -> float:
+    """The number next to h all of whose multiples up to a certain one are numbers too."""
+    mantissa, exponent = math.frexp(h)
+    digits = 53 - multiple.bit_length()
+    return math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
 
 
 class RealClock:
@@ -106,15 +118,12 @@ class Coefficients:
         process: The process.
         shape: The shape of its state, ``(B, *event)``.
         clock: From torchsde's time to the time given to the process.
-        h: The unit of torchsde's time.
         calculus: The calculus that the method is for; additive noise goes with either.
         counter: Where evaluations are counted.
     """
 
-    def __init__(
-        self, process: SDE, shape: torch.Size, clock: Clock, h: float, calculus: str, counter: Counter
-    ) -> None:
-        self.process, self.shape, self.clock, self.h, self.counter = process, shape, clock, h, counter
+    def __init__(self, process: SDE, shape: torch.Size, clock: Clock, calculus: str, counter: Counter) -> None:
+        self.process, self.shape, self.clock, self.counter = process, shape, clock, counter
         self.sde_type = calculus
         self.noise_type = noise_type(process)
         self._seen: dict[str, tuple[float, Tensor, Tensor] | None] = {}
@@ -141,21 +150,18 @@ class Coefficients:
         return seen[2]
 
     def _drift(self, t: float, y: Tensor) -> Tensor:
-        f = _shaped(self._terms.drift(self.clock(t), _shaped(y, self.shape)), y.shape)
-        return f if self.h == 1 else f * self.h
+        return _shaped(self._terms.drift(self.clock(t), _shaped(y, self.shape)), y.shape)
 
     def _diffusion(self, t: float, y: Tensor) -> Tensor:
         g = self._terms.diffusion(self.clock(t), _shaped(y, self.shape))
         if not self._terms.is_number(g):
-            return self._in_steps(g, y)
+            return self._as_wanted(g, y)
         if self._number is None or self._number[0] is not g:  # a number is made a tensor of the state's shape once
-            self._number = g, self._in_steps(g, y)
+            self._number = g, self._as_wanted(g, y)
         return self._number[1]
 
-    def _in_steps(self, g: Tensor, y: Tensor) -> Tensor:
-        """A diffusion on the clock that counts steps, in the shape that torchsde wants."""
-        if self.h != 1:
-            g = g * math.sqrt(self.h)
+    def _as_wanted(self, g: Tensor, y: Tensor) -> Tensor:
+        """A diffusion in the shape that torchsde wants."""
         if self.process.noise == "general":
             return g
         g = _shaped(g.expand(self.shape), y.shape)
@@ -168,9 +174,8 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
     Arguments:
         path: The path.
         areas: Whether the Lévy area matters, as it does for general noise only; without, it is not computed.
-        h: The unit of torchsde's time.
-        nodes: The nodes at u = 0, 1, 2, … where u counts steps, or None where torchsde's time is the time itself.
-        steps: The noise of each step from u = 0 on, in units of h, where nothing but whole steps is asked for; else None.
+        clock: The clock of fixed steps, or None where torchsde's time is the time itself.
+        steps: The noise of each step of that clock, where nothing but whole steps is asked for; else None.
         observe: Called with each interval that is asked for, in torchsde's time.
     """
 
@@ -179,11 +184,10 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
         path: Driver,
         areas: bool,
         observe: Observer,
-        h: float = 1.0,
-        nodes: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+        clock: StepClock | None = None,
         steps: Callable[[int], tuple[Tensor, Tensor | None]] | None = None,
     ) -> None:
-        self.path, self.areas, self.observe, self.h, self.nodes, self._steps = path, areas, observe, h, nodes, steps
+        self.path, self.areas, self.observe, self.clock, self._steps = path, areas, observe, clock, steps
         self._shape = (path.shape[0], math.prod(path.shape[1:]))
 
     def __repr__(self) -> str:
@@ -200,29 +204,26 @@ class Noise(BaseBrownian):  # type: ignore[misc]  # torchsde has no types
         start, stop = float(ta), float(tb)
         self.observe(start, stop)
         areas = return_A and self.areas
-        parts = (
-            self._step(int(start), return_U) if self._steps and not areas else self._query(start, stop, return_U, areas)
-        )
+        parts = self._step(start, return_U) if self._steps and not areas else self._query(start, stop, return_U, areas)
         if not areas:
             parts = [_shaped(part, self._shape) for part in parts]
             if return_A:
                 parts.append(parts[0].new_zeros(()))  # torchsde asks for it and, without general noise, ignores it
         return tuple(parts) if len(parts) > 1 else parts[0]
 
-    def _step(self, k: int, return_U: bool) -> list[Tensor]:
-        """W, and U where it is wanted, of a whole step."""
-        assert self._steps is not None
-        W, H = self._steps(k)
-        return [W, torch.add(H, W, alpha=0.5)] if return_U and H is not None else [W]
+    def _step(self, start: float, return_U: bool) -> list[Tensor]:
+        """W, and U where it is wanted, of the whole step that begins then."""
+        assert self._steps is not None and self.clock is not None
+        W, H = self._steps(self.clock.node(start))
+        return [W, torch.add(H, W, alpha=0.5).mul_(self.clock.h)] if return_U and H is not None else [W]
 
     def _query(self, start: float, stop: float, return_U: bool, areas: bool) -> list[Tensor]:
-        """W, and U and A where they are wanted: they scale as the powers 1/2, 3/2 and 1 of time."""
-        if self.nodes is not None:
-            start, stop = float(self.nodes[int(start)]), float(self.nodes[int(stop)])
+        """W, and U and A where they are wanted."""
+        if self.clock is not None:
+            nodes = self.clock.nodes
+            start, stop = (float(nodes[self.clock.node(u)]) for u in (start, stop))
         answer = self.path(start, stop, return_U=return_U, return_A=areas)
-        parts = [answer] if isinstance(answer, Tensor) else list(answer)
-        powers = (0.5, *(1.5,) * return_U, *(1.0,) * areas)
-        return parts if self.h == 1 else [part * self.h**-power for part, power in zip(parts, powers, strict=True)]
+        return [answer] if isinstance(answer, Tensor) else list(answer)
 
 
 def _shaped(x: Tensor, shape: Sequence[int]) -> Tensor:
