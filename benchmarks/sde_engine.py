@@ -91,10 +91,9 @@ def euler(shape: tuple[int, ...], quick: bool) -> list[Row]:
             "native": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama"),
             "compiled": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="euler-maruyama", compile=True),
             "torchsde, our path": lambda: sf.solve(sde, x, steps=STEPS, seed=0, method="torchsde:euler"),
+            "torchsde": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="euler"),
         },
         repeats_for(shape, quick),
-    ) | side_by_side(
-        {"torchsde": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="euler")}, 1 if quick else 3
     )
     slower = f"≥ {1 / (1.5 if shape == (64, 2) else 1.25):.2f}"
     diffrax = in_jax("diffrax_sde.py", what="euler-maruyama", shape=shape, steps=STEPS, repeats=3 if quick else 9)
@@ -122,16 +121,11 @@ def order_one_and_a_half(shape: tuple[int, ...], quick: bool) -> list[Row]:
     """SRA1 and ShARK against torchsde's srk."""
     x, sde = torch.zeros(shape), process()
     names = ("sra1", "shark")
-    ours = side_by_side(
-        {name: lambda name=name: sf.solve(sde, x, steps=STEPS, seed=0, method=name) for name in names},
-        repeats_for(shape, quick),
-    )
-    peer = side_by_side(
-        {"srk": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="srk")},
-        1 if math.prod(shape) > 10**5 or quick else 3,
-    )
+    calls = {name: lambda name=name: sf.solve(sde, x, steps=STEPS, seed=0, method=name) for name in names}
+    srk = {"srk": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="srk")}
+    ms = side_by_side(calls | srk, min(9, repeats_for(shape, quick)))
     bound = "≥ 12" if math.prod(shape) <= 20_000 else "≥ 6"
-    return [ratio(f"{name} / torchsde srk", shape, ours[name], peer["srk"], bound) for name in names]
+    return [ratio(f"{name} / torchsde srk", shape, ms[name], ms["srk"], bound) for name in names]
 
 
 def geometric(quick: bool) -> list[Row]:
@@ -143,7 +137,7 @@ def geometric(quick: bool) -> list[Row]:
             "sriw1": lambda: sf.solve(gbm, x, steps=200, seed=0, method="sriw1"),
             "srk": lambda: torchsde.sdeint(RawGeometric(), x, [0.0, 1.0], dt=1 / 200, method="srk"),
         },
-        3 if quick else 5,
+        3 if quick else 9,
     )
     return [ratio("sriw1 / torchsde srk, GBM", shape, ms["sriw1"], ms["srk"], "≥ 6")]
 
@@ -158,7 +152,8 @@ def tree(shape: tuple[int, ...], depth: int, quick: bool) -> Row:
         for s, t in pairwise(times):
             path(s, t)
 
-    ms = side_by_side({"ours": ask}, 1 if math.prod(shape) > 10**5 else 3)["ours"]
+    large = math.prod(shape) > 10**5
+    ms = side_by_side({"ours": ask}, 1 if large else 3 if quick else 9)["ours"]
     figure = f"{queries} queries of a tree, depth {depth}, / diffrax VirtualBrownianTree, jit"
     peer = in_jax(
         "diffrax_sde.py",
@@ -166,7 +161,7 @@ def tree(shape: tuple[int, ...], depth: int, quick: bool) -> Row:
         shape=shape,
         queries=queries,
         depth=depth,
-        repeats=1 if quick or math.prod(shape) > 10**5 else 3,
+        repeats=1 if quick or large else 9,
     )
     if "ms" not in peer:
         return {"figure": figure, "shape": list(shape), "ms": ms, **peer}
@@ -202,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     quick = options.quick
-    parts = options.parts or ["memory", *PARTS, "geometric"]
+    parts = options.parts or ["memory", "geometric", *PARTS]
     rows: list[Row] = []
 
     def record(new: list[Row]) -> None:
@@ -216,12 +211,12 @@ def main() -> None:
     torch.set_grad_enabled(False)  # for all alike
     if "memory" in parts:
         record([memory(quick)])  # first, while the peak is still the start's
+    if "geometric" in parts:
+        record(geometric(quick))
     for name, part in PARTS.items():
         for shape in SIZES[:3] if quick else SIZES:
             if name in parts:
                 record(part(shape, quick))
-    if "geometric" in parts:
-        record(geometric(quick))
 
 
 if __name__ == "__main__":
