@@ -24,6 +24,7 @@ from sdeflow.solvers.terms import Terms
 __all__ = ["run"]
 
 CHUNK = 1024  # steps whose times are prepared together
+TOGETHER = 64  # steps at most between two moves of the progress bar
 NOTHING = (None, None)  # the noise of a process that has none
 
 Saved = list[Tensor]
@@ -69,6 +70,7 @@ class FixedSteps:
         self.plan = getattr(self.stepper, "plan", None)
         self.edges = job.grid.nodes
         self.nodes = self.edges.tolist()
+        self.widths = np.diff(self.edges).tolist()
         self.count = job.grid.steps
         self.saves = set(job.grid.saves)
         self.jumps = set(job.grid.at(job.breakpoints))
@@ -85,27 +87,23 @@ class FixedSteps:
     def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
         """Steps ``first, …, stop − 1``: the loop. The state, what the last step hands to the next, and what is to be saved."""
         terms, saved = Terms(self.job.process, self.counter), []
-        step, nodes, progress = self.stepper.step, self.nodes, self.job.progress
-        saves, jumps = self.saves, self.jumps
+        step, nodes, widths = self.stepper.step, self.nodes, self.widths
         k = first
         while k < stop:
+            if k in self.jumps:
+                carried = None
+            end = min(self.stops[bisect_right(self.stops, k)], k + TOGETHER, stop)
             noise = repeat(NOTHING) if self.noise is None else self.noise.ready(k)
-            for times, (terms.W, terms.H) in zip(self.times(k), noise, strict=False):  # as many as are ready of both
-                end = nodes[k + 1]
-                terms.h = end - nodes[k]
-                if jumps and k in jumps:
-                    carried = None
+            # Up to the end, or as many as are ready of both; in between there is nothing to look at.
+            for width, times, (terms.W, terms.H) in zip(widths[k:end], self.times(k), noise, strict=False):
+                terms.h = width
                 x, _, carried, failed = step(terms, times, x, carried)
                 if failed is not None:
                     x = self.failures.note(x, failed, nodes[k])
                 k += 1
-                if k in saves:
-                    saved.append(x)
-                    progress(end)
-                elif k % 16 == 0:
-                    progress(end)
-                if k == stop:
-                    break
+            if k in self.saves:
+                saved.append(x)
+            self.job.progress(nodes[k])
         return x, carried, saved
 
     def times(self, k: int) -> list[tuple[Any, ...]]:

@@ -62,6 +62,7 @@ class Terms:
         h: The length of the step.
         W: The Brownian increment over it; None for an ODE.
         H: Its space-time Lévy area, for the methods that need it.
+        constant: A diffusion that is a number, and its tensor, which is the same one whenever the process returns that number.
         remember: Whether to keep a diffusion that is a number as a tensor; a graph would have it among its outputs.
     """
 
@@ -72,7 +73,7 @@ class Terms:
         self.W: Tensor | None = None
         self.H: Tensor | None = None
         self.remember = remember
-        self._constant: tuple[float, Tensor | None] = (0.0, None)  # a diffusion that is a number, and its tensor
+        self.constant: tuple[float, Tensor | None] = (0.0, None)
         self._noise = process.noise
         self._general = process.noise == "general"
         # Times come prepared, and the loop is outside inference mode: of a coefficient's guard only the check is left.
@@ -89,15 +90,11 @@ class Terms:
         g = self._diffusion(t, x)
         if not (self.remember and isinstance(g, float)):
             return check_diffusion(self._noise, g, x)
-        number, tensor = self._constant
+        number, tensor = self.constant
         if tensor is None or number != g:  # a number becomes a tensor once, not in every step
             tensor = check_diffusion(self._noise, g, x)
-            self._constant = g, tensor
+            self.constant = g, tensor
         return tensor
-
-    def is_number(self, g: Tensor) -> bool:
-        """Whether a diffusion is the tensor of a number, the same one whenever the process returns it."""
-        return g is self._constant[1]
 
     def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
         """E[x_data | x_t = x]: one evaluation of the model, counted as one of the drift."""
@@ -112,8 +109,9 @@ class Terms:
     def plus(self, x: Tensor, g: Tensor, v: Tensor | None, weight: float = 1.0, in_place: bool = False) -> Tensor:
         """x + w σ v."""
         assert v is not None
-        if g is self._constant[1]:  # it scales what is added: no product
-            weight *= self._constant[0]
+        number, constant = self.constant
+        if g is constant:  # it scales what is added: no product
+            weight *= number
             return x.add_(v, alpha=weight) if in_place else torch.add(x, v, alpha=weight)
         if self._general:
             return torch.add(x, self.apply(g, v), alpha=weight)

@@ -1,17 +1,16 @@
 r"""A process and its path as torchsde wants to see them.
 
 torchsde adds up its times, ``t += dt``, and so ends on slivers, drifts in float32, and steps over the save times,
-between which it interpolates. Steps of fixed size are therefore run on a clock of their own, u = 0, h, 2h, …, where h is the step
-with so many of its last binary digits cleared that k h has no rounding for any k; that changes it by less than adding up all
-steps would. So each save time is hit, and step k is k = u / h exactly; the true time of node k is looked up. All steps of a call
-have the same size, since the later stages of a step belong to its end, where the next size would already hold.
+between which it interpolates. Steps of fixed size are therefore run on a clock of their own, u = 0, h, 2h, …, where h
+is the step with so many of its last binary digits cleared that no k h is rounded; that changes it by less than adding up
+all steps would. So each save time is hit, and a step is k = u / h exactly; the true time of node k is looked up. All steps
+of a call have the same size, since the later stages of a step belong to its end, where the next size would already hold.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +153,7 @@ class Coefficients:
 
     def _diffusion(self, t: float, y: Tensor) -> Tensor:
         g = self._terms.diffusion(self.clock(t), _shaped(y, self.shape))
-        if not self._terms.is_number(g):
+        if g is not self._terms.constant[1]:  # not a number
             return self._as_wanted(g, y)
         if self._number is None or self._number[0] is not g:  # a number is made a tensor of the state's shape once
             self._number = g, self._as_wanted(g, y)
