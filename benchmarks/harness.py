@@ -24,8 +24,24 @@ RESULTS = HERE / "results"
 JAX = "SDEFLOW_DIFFRAX_PYTHON"  # an interpreter that has jax and diffrax, which want an environment of their own
 
 
-def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int, threads: int = 1) -> dict[str, float]:
-    """The median milliseconds of each call; they take turns, so that a busy minute of the machine falls on all."""
+class Times(dict[str, float]):
+    """The median milliseconds of each of some calls, and of their ratios.
+
+    Attributes:
+        rounds: The milliseconds of each round, by the name of the call.
+    """
+
+    def __init__(self, rounds: Mapping[str, list[float]]) -> None:
+        super().__init__({name: median(values) for name, values in rounds.items()})
+        self.rounds = rounds
+
+    def ratio(self, over: str, under: str) -> float:
+        """How many times as long the one takes as the other: the median of the rounds, in each of which the machine is one."""
+        return median(a / b for a, b in zip(self.rounds[over], self.rounds[under], strict=True))
+
+
+def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int, threads: int = 1) -> Times:
+    """The milliseconds of each call; they take turns, so that a busy minute of the machine falls on all."""
     torch.set_num_threads(1)
     timers = {name: Timer("call()", globals={"call": call}, num_threads=threads) for name, call in calls.items()}
     for call in calls.values():
@@ -34,7 +50,7 @@ def side_by_side(calls: Mapping[str, Callable[[], Any]], repeats: int, threads: 
     for _ in range(repeats):
         for name, timer in timers.items():
             times[name].append(1e3 * timer.timeit(1).mean)
-    return {name: median(values) for name, values in times.items()}
+    return Times(times)
 
 
 def in_jax(script: str, **arguments: Any) -> dict[str, Any]:
@@ -59,7 +75,9 @@ def write(name: str, results: Mapping[str, Any], out: Path = RESULTS) -> None:
     if "--out" in words:  # where a record was written to is nobody else's business
         del words[words.index("--out") : words.index("--out") + 2]
     record = {"environment": sf.analysis.environment(), "command": " ".join(words), **results}
-    (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    partial = out / f"{name}.partial"  # no moment of an interrupt leaves half a record
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(out / f"{name}.json")
 
 
 def show(results: Mapping[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/sde_engine.py [PART…] [--quick] [--out benchmarks/results]
 
-Every ratio is of medians from one run, in which the calls take turns. "Noise" is what drawing the same normals costs without a
-solver: SFC64 and Box–Muller, the generator of a BrownianPath on the CPU. A peer that is not there is written down as not
-run. The whole suite takes about ten minutes, most of it the peers'.
+The calls take turns, and a ratio is the median of those of the rounds; jax has a process of its own. "Noise" is what drawing
+the same normals costs without a solver: SFC64 and Box–Muller, the generator of a BrownianPath on the CPU. A peer that is not
+there is written down as not run. The whole suite takes about a quarter of an hour, most of it the peers'.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torchsde
-from harness import RESULTS, in_jax, side_by_side, write  # first, since it sets the number of threads
+from harness import RESULTS, Times, in_jax, side_by_side, write  # first, since it sets the number of threads
 
 import sdeflow as sf
 
@@ -70,14 +70,22 @@ def noise_alone(shape: tuple[int, ...]) -> None:
         path.cell_increments(k, min(together, STEPS - k))
 
 
-def ratio(figure: str, shape: tuple[int, ...], ours: float, theirs: float, bound: str, **more: Any) -> Row:
-    """A row of the record: how many times faster we are than the peer, or how many times slower where the bound says so."""
+def ratio(figure: str, shape: tuple[int, ...], times: Times, ours: str, theirs: str, bound: str, **more: Any) -> Row:
+    """A row of the record: how many times as fast as the peer we are."""
     what = {"figure": figure, "shape": list(shape), "bound": bound}
-    return {**what, "ms": ours, "peer ms": theirs, "ratio": theirs / ours, **more}
+    return {**what, "ms": times[ours], "peer ms": times[theirs], "ratio": times.ratio(theirs, ours), **more}
+
+
+def beside_jax(figure: str, shape: tuple[int, ...], ms: float, peer: dict[str, Any], bound: str) -> Row:
+    """The same, of medians, beside a peer in a process of its own; it says why where that was not run."""
+    row = {"figure": figure, "shape": list(shape), "ms": ms}
+    if "ms" not in peer:
+        return row | peer
+    return row | {"bound": bound, "peer ms": peer["ms"], "ratio": peer["ms"] / ms, "peer": peer}
 
 
 def repeats_for(shape: tuple[int, ...], quick: bool) -> int:
-    return 3 if quick or math.prod(shape) > 10**5 else 15
+    return 3 if quick else 7 if math.prod(shape) > 10**5 else 15
 
 
 def euler(shape: tuple[int, ...], quick: bool) -> list[Row]:
@@ -98,22 +106,19 @@ def euler(shape: tuple[int, ...], quick: bool) -> list[Row]:
     slower = f"≥ {1 / (1.5 if shape == (64, 2) else 1.25):.2f}"
     diffrax = in_jax("diffrax_sde.py", what="euler-maruyama", shape=shape, steps=STEPS, repeats=3 if quick else 9)
     rows = [
-        ratio("torchsde euler: our path / its own", shape, ms["torchsde, our path"], ms["torchsde"], "≥ 5"),
-        ratio("native Euler–Maruyama / hand-written loop", shape, ms["native"], ms["hand"], slower),
+        ratio("torchsde euler: our path / its own", shape, ms, "torchsde, our path", "torchsde", "≥ 5"),
+        ratio("native Euler–Maruyama / hand-written loop", shape, ms, "native", "hand", slower),
         ratio(
             "compiled Euler–Maruyama / its normals alone",
             shape,
-            ms["compiled"],
-            ms["noise"],
+            ms,
+            "compiled",
+            "noise",
             f"≥ {1 / 1.5:.2f}" if math.prod(shape) >= 20_000 else "",
             **{"compile seconds": compiled["compile_seconds"]},
         ),
     ]
-    figure = "compiled Euler–Maruyama / diffrax, jit"
-    if "ms" in diffrax:
-        rows.append(ratio(figure, shape, ms["compiled"], diffrax["ms"], "reported", peer=diffrax))
-    else:
-        rows.append({"figure": figure, "shape": list(shape), "ms": ms["compiled"], **diffrax})
+    rows.append(beside_jax("compiled Euler–Maruyama / diffrax, jit", shape, ms["compiled"], diffrax, "reported"))
     return [row | {"in multiples of the noise": row["ms"] / ms["noise"]} for row in rows]
 
 
@@ -123,9 +128,9 @@ def order_one_and_a_half(shape: tuple[int, ...], quick: bool) -> list[Row]:
     names = ("sra1", "shark")
     calls = {name: lambda name=name: sf.solve(sde, x, steps=STEPS, seed=0, method=name) for name in names}
     srk = {"srk": lambda: torchsde.sdeint(Raw(), x, [0.0, 1.0], dt=1 / STEPS, method="srk")}
-    ms = side_by_side(calls | srk, min(9, repeats_for(shape, quick)))
+    ms = side_by_side(calls | srk, min(5, repeats_for(shape, quick)))
     bound = "≥ 12" if math.prod(shape) <= 20_000 else "≥ 6"
-    return [ratio(f"{name} / torchsde srk", shape, ms[name], ms["srk"], bound) for name in names]
+    return [ratio(f"{name} / torchsde srk", shape, ms, name, "srk", bound) for name in names]
 
 
 def geometric(quick: bool) -> list[Row]:
@@ -139,7 +144,7 @@ def geometric(quick: bool) -> list[Row]:
         },
         3 if quick else 9,
     )
-    return [ratio("sriw1 / torchsde srk, GBM", shape, ms["sriw1"], ms["srk"], "≥ 6")]
+    return [ratio("sriw1 / torchsde srk, GBM", shape, ms, "sriw1", "srk", "≥ 6")]
 
 
 def tree(shape: tuple[int, ...], depth: int, quick: bool) -> Row:
@@ -163,10 +168,7 @@ def tree(shape: tuple[int, ...], depth: int, quick: bool) -> Row:
         depth=depth,
         repeats=1 if quick or large else 9,
     )
-    if "ms" not in peer:
-        return {"figure": figure, "shape": list(shape), "ms": ms, **peer}
-    bound = "≥ 5" if depth == 10 and math.prod(shape) > 128 else "reported"
-    return ratio(figure, shape, ms, peer["ms"], bound, peer=peer)
+    return beside_jax(figure, shape, ms, peer, "≥ 5" if depth == 10 and math.prod(shape) > 128 else "reported")
 
 
 def memory(quick: bool) -> Row:
