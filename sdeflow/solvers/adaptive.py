@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.integrals import WithIntegrals
-from sdeflow.solvers.clocks import SharedClock, most
+from sdeflow.solvers.clocks import most
 from sdeflow.solvers.dop853 import DOPRI8
 from sdeflow.solvers.driven import Driven
 from sdeflow.solvers.explicit import ExplicitRungeKutta
@@ -18,6 +18,7 @@ from sdeflow.solvers.methods import Method
 from sdeflow.solvers.native_methods import STEPPERS
 from sdeflow.solvers.quadrature import Quadrature
 from sdeflow.solvers.rosenbrock import RODAS5P, Rosenbrock, RosenbrockTableau
+from sdeflow.solvers.shared_clock import SharedClock
 from sdeflow.solvers.status import Status
 from sdeflow.solvers.stepper import Stepper
 from sdeflow.solvers.tableaus import BOSH3, DOPRI5, TSIT5, Tableau
@@ -79,11 +80,13 @@ def run(job: Job) -> Outcome:
         samples.again(lambda: _stepper(job, Counter()))
     clocks, states = samples.clocks, samples.states()
     extra: dict[str, Any] = {}
+    accepted: int | Tensor
+    attempts: int | Tensor
     if isinstance(clocks, SharedClock):
         accepted, attempts = clocks.accepted, clocks.attempts
     else:
         clocks.put_away()
-        accepted, attempts, base = clocks.totals.values()
+        accepted, attempts, base = (clocks.tensor(count) for count in clocks.totals.values())
         # Each sample's own; "calls" is how often the velocity was called at all, for those along and for checks too.
         nfe = base + attempts * stepper.evaluations
         extra = {"nfe_drift": nfe, "accepted": accepted, "rejected": attempts - accepted, "calls": counter.drift}

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from sdeflow.errors import SdeflowWarning
-from sdeflow.solvers.clocks import OwnClocks, SharedClock
 from sdeflow.solvers.compiled_loop import CompiledLoop, Fixed, Moving
 from sdeflow.solvers.controller import Tolerance
 from sdeflow.solvers.explicit import ExplicitRungeKutta
 from sdeflow.solvers.job import Job
+from sdeflow.solvers.own_clocks import OwnClocks
+from sdeflow.solvers.shared_clock import SharedClock
 
 __all__ = ["Ahead"]
 
@@ -60,7 +61,7 @@ class Ahead:
     def run(self, clocks: SharedClock | OwnClocks, x: Tensor) -> Tensor:
         """The states after as many steps as can be taken."""
         stepper = self.stepper
-        first = stepper.stages.rows[0].clone()
+        first = stepper.stages.first.clone()
         if first.requires_grad:
             warnings.warn(
                 "compile=True: gradients are wanted, and compiled adaptive steps have none; the solve goes on without. "
@@ -104,6 +105,6 @@ class Ahead:
             return [(i, None, values[i - 1]) for i in range(1, last + 1) if times[i] <= clocks.t]
         found: list[tuple[int | Tensor, Tensor | None, Tensor]] = []
         for i in range(1, last + 1):
-            rows = (clocks.t >= times[i]).nonzero().flatten()
+            rows = (clocks.now >= times[i]).nonzero().flatten()
             found.append((torch.full_like(rows, i), rows, values[i - 1][rows]))
         return found

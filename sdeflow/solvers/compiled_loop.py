@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sdeflow.solvers.controller import Controller, Tolerance, shared_error
-from sdeflow.solvers.explicit import Sums
 from sdeflow.solvers.fused import say_why_not
+from sdeflow.solvers.stages import Sums
 from sdeflow.solvers.stepper import horner
 from sdeflow.solvers.tableaus import Tableau
 from sdeflow.solvers.velocity import Velocity
@@ -31,8 +31,9 @@ class Moving(NamedTuple):
     A handful of tensors, for the compiled loop makes new handles for each of them in every step.
 
     Attributes:
-        clocks: Float64 ``(5, n)``: where the clocks are, how long a step to try next, the error of the last attempt in
-            tolerances, and how many steps were taken and tried.
+        clocks: Float64 ``(6, n)``: where the clocks are, how long a step to try next, log φ of the last step that was
+            accepted (:class:`~sdeflow.solvers.controller.Controller`), the error of the last attempt in tolerances, and how
+            many steps were taken and tried.
         x: The states.
         velocity: The velocity there.
         saved: The states at the save times inside the span, ``(W, B, *event)``; NaN where they are to come.
@@ -95,7 +96,7 @@ class CompiledLoop:
 
         def step(now: Moving, fixed: Fixed) -> Moving:
             x = now.x
-            t, h, _, taken, tried = now.clocks.unbind()
+            t, h, before, _, taken, tried = now.clocks.unbind()
             low, high, smallest, relative, absolute = fixed.numbers.unbind()
             left = fixed.end - t
             moving, lands = left > 0, h >= left * (1 - 1e-10)
@@ -105,7 +106,7 @@ class CompiledLoop:
             def at(c: float) -> Tensor:
                 return (t1 if c == 1 else t + c * length).clamp(low, high).to(dtype).reshape(clock)
 
-            sums = Sums(table)
+            sums = Sums(table, stages)
             sums.begin(x, length.to(x.dtype).reshape(-1, *axes))
             sums.put(0, now.velocity)
             x1 = x
@@ -118,8 +119,8 @@ class CompiledLoop:
             if shared:
                 error = shared_error(error).reshape(1)
             ok = error <= 1  # not so where it is NaN
-            proposed = length * controller.vector(error)
-            accepted = ok & moving
+            factor, hardness = controller.vector(error.double(), length, before)
+            proposed, accepted = length * factor, ok & moving
             mask = accepted.reshape(-1, *axes)
             saved = now.saved
             if looks:
@@ -138,7 +139,9 @@ class CompiledLoop:
             budget = now.control[0] - 1
             going = (t < fixed.end).any() & ~stuck.any()
             return Moving(
-                torch.stack([t, h, error.double(), taken + accepted, tried + moving]),
+                torch.stack(
+                    [t, h, torch.where(accepted, hardness, before), error.double(), taken + accepted, tried + moving]
+                ),
                 torch.where(mask, x1, x),
                 torch.where(mask, velocity1, now.velocity),
                 saved if looks else saved.clone(),  # what comes out is not what went in

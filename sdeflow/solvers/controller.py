@@ -14,21 +14,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["OWN_TARGET", "SHARED_TARGET", "Controller", "Tolerance", "first_step", "shared_error"]
+__all__ = ["UNKNOWN", "Controller", "Tolerance", "first_step", "shared_error", "shared_size"]
+
+NOTHING = 1e-300  # an error that is none
+UNKNOWN = 1e300  # log φ before the first step: nothing is more
 
 SMALLEST, LARGEST = 0.2, 10.0
-# The step is changed by (target / error)^(GAIN / order), which steers the error to a part of the tolerance; a gain below 1
-# damps what the error of one step says about the next. At 0.7 steps run ahead where a problem becomes harder on the way (a
-# score near the data: twice the error); a proportional part besides gains nothing measurable.
-GAIN = 0.4
-OWN_TARGET = 0.2  # at 0.4 a step in eight is rejected (Van der Pol), and what is gained is lost again
-SHARED_TARGET = 0.4  # the error of a batch is smoother in time than that of a sample
-
-SAFETY = 0.9  # where a step is rejected, times error^(−1 / order)
+# Factors are rounded to parts of one: the last digits of an error differ between ways of computing it (with gradients or
+# without, compiled, among other samples), and steps that differed by as much would part the solutions.
+PARTS = 1024
+# Where the error is below what is steered to, only this part of the way is gone: the error of one step says little about the
+# next, least of all where it is small. What is more than e⁵ below is gone all the way: a first step is soon forgotten.
+GAIN, DAMPED = 0.4, 5.0
+# A step is as long as would reach the tolerance at the rate of this step, times this. Samples differ: where each has a clock of
+# its own its error is less smooth in time than that of the batch.
+OWN_SAFETY, SHARED_SAFETY = 0.78, 0.93
+RISE = 3.0  # a logarithm: no more than e³ from step to step is believed of the growth of what makes a problem hard
+# The error of a step that noise drives says nothing about the next one's: it is steered to these parts of the tolerance.
+OWN_NOISY, SHARED_NOISY = 0.2, 0.4
 
 SLOWEST = 1e-3  # rates of change of a velocity, per unit of time, below which a first step does not grow further
 
@@ -47,6 +56,7 @@ class Tolerance:
     def __init__(self, relative: Tensor, absolute: Tensor, weights: Tensor | None) -> None:
         self.relative, self.absolute, self.weights = relative, absolute, weights
         self.numbers: tuple[float, float] | None = None
+        self.sizes: tuple[Tensor | None, Tensor] = (None, relative)  # of the state asked about last: |x|
 
     @classmethod
     def of(cls, rtol: float, atol: float, mask: Tensor | None, like: Tensor) -> Tolerance:
@@ -61,11 +71,12 @@ class Tolerance:
         tolerance.numbers = (relative, absolute)
         return tolerance
 
-    def scale(self, *states: Tensor) -> Tensor:
+    def scale(self, x: Tensor, x1: Tensor | None = None) -> Tensor:
         """atol + rtol max |x|, times the root of the number of coordinates."""
-        largest = states[0].abs()
-        for state in states[1:]:
-            largest = torch.maximum(largest, state.abs())
+        largest = self.sizes[1] if x is self.sizes[0] else x.abs()
+        if x1 is not None:  # most often the next step begins there
+            self.sizes = (x1, x1.abs())
+            largest = torch.maximum(largest, self.sizes[1])
         return torch.addcmul(self.absolute, self.relative, largest)
 
     def norm(self, v: Tensor) -> Tensor:
@@ -73,47 +84,74 @@ class Tolerance:
         size: Tensor = torch.linalg.vector_norm(v if self.weights is None else v * self.weights, dim=-1)
         return size
 
-    def error(self, estimates: Tensor, *states: Tensor) -> Tensor:
+    def error(self, estimates: Tensor, x: Tensor, x1: Tensor) -> Tensor:
         """The error of each sample in units of the tolerance, ``(B,)``, from one estimate or two ``(1 or 2, B, *event)``."""
-        scale = self.scale(*states)
-        sizes = self.norm((estimates / scale).flatten(2))
-        if len(sizes) == 1:
+        relative = estimates / self.scale(x, x1)
+        sizes = self.norm(relative if relative.ndim == 3 else relative.flatten(2))
+        if sizes.shape[0] == 1:
             return sizes[0]
         first, second = sizes.double().square().unbind()
         return first / (first + 0.01 * second).sqrt_().clamp_(min=1e-300)
 
 
 class Controller:
-    """By how much to change a step, from its error.
+    r"""By how much to change a step, from its error and that of the step before.
+
+    The error of a step of length h is :math:`\varphi h^k`. Where φ has grown by a factor from one step to the next, it is
+    expected to do so once more; where it has shrunk, it is expected to stay. A problem that becomes harder on the way, as a
+    score does near the data, would otherwise see every other step rejected.
 
     Arguments:
-        order: The power of h in the error of one step.
-        target: The error to steer to, in tolerances.
+        order: k, the power of h in the error of one step.
+        shared: Whether the error is that of a batch.
+        noisy: Whether noise drives the steps: then φ is not expected to grow.
+
+    References:
+        Control theoretic techniques for stepsize selection in explicit Runge–Kutta methods (Gustafsson, 1991),
+        https://doi.org/10.1145/210232.210242
     """
 
-    def __init__(self, order: float, target: float = OWN_TARGET) -> None:
-        self.gain, self.offset = GAIN / order, GAIN / order * math.log(target)
-        self.plain, self.safety = 1 / order, math.log(SAFETY)
+    def __init__(self, order: float, shared: bool, noisy: bool = False) -> None:
+        self.order = order
+        safety = SHARED_SAFETY if shared else OWN_SAFETY
+        self.aim = math.log(SHARED_NOISY if shared else OWN_NOISY) if noisy else order * math.log(safety)
+        self.rise, self.damped = (0.0, math.inf) if noisy else (RISE, DAMPED)
 
-    def number(self, error: float) -> float:
-        """The factor for a clock on the host."""
-        if not 0 < error < math.inf:
-            return LARGEST if error == 0 else SMALLEST
-        log = math.log(error)
-        factor = min(self.offset - self.gain * log, self.safety - self.plain * log)
-        return min(max(math.exp(min(factor, 700.0)), SMALLEST), LARGEST)
+    def number(self, error: float, h: float, before: float) -> tuple[float, float]:
+        """For a clock on the host: the factor, and log φ, from that of the last step that was accepted."""
+        if not error < math.inf:
+            return SMALLEST, before
+        log = math.log(max(error, NOTHING))
+        hardness = log - self.order * math.log(h)
+        room = self.aim - log
+        change = room - (1 - GAIN) * min(max(room, 0.0), self.damped)
+        if error <= 1:
+            change -= min(max(hardness - before, 0.0), self.rise)
+        factor = math.exp(min(change / self.order, 3.0))
+        return min(max(round(factor * PARTS) / PARTS, SMALLEST), LARGEST), hardness
 
-    def vector(self, error: Tensor) -> Tensor:
-        """The same for every clock, float64."""
-        log = error.double().log()
-        factor = torch.minimum(self.offset - self.gain * log, self.safety - self.plain * log)
-        return _steady(factor.exp_().nan_to_num_(nan=SMALLEST).clamp_(SMALLEST, LARGEST))
+    def vector(self, error: Any, h: Any, before: Any) -> tuple[Any, Any]:
+        """The same for every clock, float64: arrays on the host, or tensors."""
+        on: Any = np if isinstance(error, np.ndarray) else torch
+        log = on.log(_between(error, NOTHING, 1 / NOTHING))
+        hardness = log - self.order * on.log(_between(h, NOTHING, math.inf))
+        room = self.aim - log
+        change = room - (1 - GAIN) * _between(room, 0.0, self.damped)
+        if self.rise:  # a step that is tried again is as hard as it has been
+            change = change - _between(hardness - before, 0.0, self.rise) * (error <= 1)
+        factor = _between(on.round(on.exp(change / self.order) * PARTS) / PARTS, SMALLEST, LARGEST)
+        return on.where(error < math.inf, factor, SMALLEST), hardness  # also where the error is NaN
 
 
 def shared_error(error: Tensor) -> Tensor:
     """The error of a batch from those of its samples, 0-d."""
     root = math.sqrt(len(error))
     return torch.maximum(error.amax() * (root / WORST), torch.linalg.vector_norm(error)) / root
+
+
+def shared_size(error: Tensor) -> float:
+    """The same on the host: two numbers are brought there, in one wait for the device."""
+    return max(float(error.amax()) / WORST, float(torch.linalg.vector_norm(error)) / math.sqrt(error.shape[0]))
 
 
 def first_step(
@@ -151,6 +189,10 @@ def first_step(
         h = torch.minimum(100 * h0, h1)
         h = torch.where(h.isfinite() & (h > 0), h, h0)
         return torch.where(h.isfinite() & (h > 0), _steady(h), 1e-6 * longest).clamp_max(longest)
+
+
+def _between(v: Any, low: float, high: float) -> Any:
+    return v.clamp(low, high) if isinstance(v, Tensor) else np.minimum(np.maximum(v, low), high)
 
 
 def _steady(v: Tensor) -> Tensor:

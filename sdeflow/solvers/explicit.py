@@ -1,133 +1,17 @@
-"""The explicit Runge–Kutta stepper: every tableau on one set of stages.
-
-Without gradients the stages k_i are rows of one buffer, and each combination h Σ_j w_j k_j is one matrix–vector product: on
-small batches, where every operation costs its overhead, that is what a step is made of. With gradients they are tensors of
-their own, and the combinations are sums, which autograd can follow.
-"""
+"""The explicit Runge–Kutta stepper: every tableau on one set of stages."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sdeflow.solvers.controller import Tolerance, first_step
+from sdeflow.solvers.stages import Buffer, Stages, Sums
 from sdeflow.solvers.stepper import Attempt, Step
-from sdeflow.solvers.tableaus import Row, Tableau
+from sdeflow.solvers.tableaus import Tableau
 from sdeflow.solvers.velocity import Velocity
 
-__all__ = ["ExplicitRungeKutta", "Sums"]
-
-
-class Stages(Protocol):
-    """k_1 … k_s of a step, in rows, and x + h Σ_i w_i k_i with the weights of a row of the table."""
-
-    rows: list[Tensor]
-
-    def begin(self, x: Tensor, width: float | Tensor) -> None: ...
-
-    def put(self, i: int, k: Tensor) -> None: ...
-
-    def carry(self, last: int, accepted: Tensor | None) -> None:
-        """Make the last stage the first one, on all samples or where a mask that broadcasts against them says so."""
-
-    def move(self, row: int, count: int) -> Tensor:
-        """x + h Σ_{i < count} w_i k_i."""
-
-    def changes(self, first: int) -> Tensor:
-        """h Σ_i w_i k_i for the rows of the table from there on, stacked."""
-
-    def polynomial(self, dense: Sequence[Row]) -> Tensor: ...
-
-
-class Buffer:
-    """Stages without gradients: rows of one matrix, and a combination is one product with it."""
-
-    def __init__(self, table: Sequence[Row], main: int, x: Tensor, shared: bool) -> None:
-        self.table, self.main = x.new_tensor(table), main  # the stages after these are not there in every step
-        self.count, self.shared, self.shape = len(table[0]), shared, x.shape
-        scaled = torch.empty_like(self.table) if shared else self.table
-        self.scaled = scaled
-        self.weights = [[row[: i + 1] for i in range(self.count)] for row in scaled]
-        self.resize(x)
-
-    def resize(self, x: Tensor) -> None:
-        self.shape = x.shape
-        self.k = x.new_empty(self.count, x.numel())
-        self.rows = [row.view(x.shape) for row in self.k]
-        self.upto = [self.k[: i + 1].t() for i in range(self.count)]
-
-    def begin(self, x: Tensor, width: float | Tensor) -> None:
-        self.x, self.width = x, width
-        if self.shared:
-            self.flat = x.reshape(-1)
-            torch.mul(self.table, width, out=self.scaled)
-
-    def put(self, i: int, k: Tensor) -> None:
-        self.rows[i].copy_(k)
-
-    def carry(self, last: int, accepted: Tensor | None) -> None:
-        k, first = self.rows[last], self.rows[0]
-        first.copy_(k if accepted is None else torch.where(accepted, k, first))
-
-    def move(self, row: int, count: int) -> Tensor:
-        k, weights = self.upto[count - 1], self.weights[row][count - 1]
-        if self.shared:
-            return torch.addmv(self.flat, k, weights).view(self.shape)
-        return torch.addcmul(self.x, torch.mv(k, weights).view(self.shape), self.width)  # type: ignore[arg-type]
-
-    def changes(self, first: int) -> Tensor:
-        # Not one product of matrices: those round a column by its place, and a sample must not depend on its batch-mates.
-        last = self.main - 1
-        totals = [torch.mv(self.upto[last], row[last]) for row in self.weights[first:]]
-        every = (totals[0] if len(totals) == 1 else torch.stack(totals)).view(-1, *self.shape)
-        return every if self.shared else every.mul_(self.width)
-
-    def polynomial(self, dense: Sequence[Row]) -> Tensor:
-        weights, k = self.k.new_tensor(dense).t().contiguous(), self.upto[len(dense) - 1]
-        change = torch.stack([torch.mv(k, row) for row in weights]).view(-1, *self.shape).mul_(self.width)
-        return torch.cat([self.x[None], change])
-
-
-class Sums:
-    """Stages with gradients: tensors of their own, summed."""
-
-    def __init__(self, table: Sequence[Row]) -> None:
-        self.table = table
-        self.rows: list[Tensor] = [torch.empty(0)] * len(table[0])
-
-    def begin(self, x: Tensor, width: float | Tensor) -> None:
-        self.x, self.width = x, width
-
-    def put(self, i: int, k: Tensor) -> None:
-        self.rows[i] = k
-
-    def carry(self, last: int, accepted: Tensor | None) -> None:
-        k = self.rows[last]
-        self.rows[0] = k if accepted is None else torch.where(accepted, k, self.rows[0])
-
-    def total(self, weights: Sequence[float]) -> Tensor:
-        scale = self.width if isinstance(self.width, float) else 1.0
-        total: Tensor | None = None
-        for weight, k in zip(weights, self.rows, strict=False):
-            if weight != 0.0:
-                total = k * (weight * scale) if total is None else torch.add(total, k, alpha=weight * scale)
-        assert total is not None
-        return total
-
-    def move(self, row: int, count: int) -> Tensor:
-        total = self.total(self.table[row][:count])
-        return self.x + total if isinstance(self.width, float) else torch.addcmul(self.x, total, self.width)
-
-    def changes(self, first: int) -> Tensor:
-        totals = torch.stack([self.total(row) for row in self.table[first:]])
-        return totals if isinstance(self.width, float) else totals * self.width
-
-    def polynomial(self, dense: Sequence[Row]) -> Tensor:
-        change = torch.stack([self.total(weights) for weights in zip(*dense, strict=True)])
-        return torch.cat([self.x[None], change if isinstance(self.width, float) else change * self.width])
+__all__ = ["ExplicitRungeKutta"]
 
 
 class ExplicitRungeKutta:
@@ -155,19 +39,19 @@ class ExplicitRungeKutta:
 
     def begin_with(self, k: Tensor) -> None:
         if k.requires_grad and isinstance(self.stages, Buffer):
-            self.stages = Sums(self.tableau.table)
+            self.stages = Sums(self.tableau.table, self.count)
         self.stages.put(0, k)
 
     def first_step(self, tolerance: Tolerance, t: float | Tensor, x: Tensor, longest: float) -> Tensor:
-        return first_step(self.velocity.at, tolerance, t, x, self.stages.rows[0], self.error_order, longest)
+        return first_step(self.velocity.at, tolerance, t, x, self.stages.first, self.error_order, longest)
 
     def attempt(self, step: Step, x: Tensor) -> Attempt:
         times = self.velocity.times(step.t, step.h, step.t1, self.places)
         if isinstance(self.stages, Buffer) and x.requires_grad and torch.is_grad_enabled():
             self.follow()
-        stages, drift = self.stages, self.velocity.function
+        stages, drift, graph = self.stages, self.velocity.function, torch.is_grad_enabled()
         stages.begin(x, step.width)
-        move, put, watched = stages.move, stages.put, isinstance(stages, Buffer) and torch.is_grad_enabled()
+        move, put, watched = stages.move, stages.put, graph and isinstance(stages, Buffer)
         before = y = x
         last = len(times) - 1
         for i, time in enumerate(times):
@@ -180,6 +64,8 @@ class ExplicitRungeKutta:
             put(i + 1, k)
         self.velocity.counter.drift += len(times)
         self.step, self.ends = step, (before, y)
+        if not graph:
+            return Attempt(y, stages.changes(self.tableau.first_error))
         with torch.no_grad():
             return Attempt(y, stages.changes(self.tableau.first_error))
 
@@ -189,13 +75,13 @@ class ExplicitRungeKutta:
 
     def follow(self) -> None:
         """From here on gradients are wanted."""
-        first = self.stages.rows[0].clone()
-        self.stages = Sums(self.tableau.table)
+        first = self.stages.first.clone()
+        self.stages = Sums(self.tableau.table, self.count)
         self.stages.put(0, first)
 
     def advance(self, accepted: Tensor | None) -> None:
         mask = None if accepted is None else accepted.reshape(-1, *self.velocity.axes)
-        self.stages.carry(self.count - 1, mask)
+        self.stages.carry(mask)
 
     def polynomial(self) -> Tensor:
         tableau, stages, step = self.tableau, self.stages, self.step
@@ -209,7 +95,7 @@ class ExplicitRungeKutta:
 
     def narrow(self, keep: Tensor, t: float | Tensor, x: Tensor) -> bool:
         assert isinstance(t, Tensor)
-        first = self.stages.rows[0][keep]
+        first = self.stages.first[keep]
         narrow = self.velocity.narrow(keep, t[keep], x[keep], first)
         if narrow is None:
             return False

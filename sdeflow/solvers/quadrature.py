@@ -5,6 +5,9 @@ asks for it, on the method's own polynomial through the step, and not at every s
 states of low order, whose errors cancel in x by design and in ℓ less well: three of Lobatto's values on the polynomial (the
 fourth is the last of the step before) leave an error several times smaller. Rates are what is dear: of a log-density, each
 is a divergence.
+
+Where states are small most of that is the cost of calling anything at all. Samples on clocks of their own are asked with one
+time per row in any case, and a row is a row: there the rates at all nodes of a step are those of one larger batch.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sdeflow.processes.flipped import FlippedODE
 from sdeflow.processes.integrals import WithIntegrals
 from sdeflow.solvers.controller import Tolerance, first_step
 from sdeflow.solvers.explicit import ExplicitRungeKutta
 from sdeflow.solvers.lobatto import LOBATTO, Lobatto
+from sdeflow.solvers.reflected import Reflected
 from sdeflow.solvers.stepper import Attempt, Step
 from sdeflow.solvers.tableaus import Row, Tableau
 from sdeflow.solvers.velocity import Velocity
@@ -31,6 +36,10 @@ NODES = {3: 3, 5: 4, 8: 5}  # for methods of these orders: the rules are of orde
 # with all of it samples on their own clocks take a sixth more evaluations for the same error, and with a tenth the rule has
 # little say.
 SHARE = 0.3
+
+# Up to so many elements of the states at all nodes they are asked together. The end of the step is then asked twice, for its
+# velocity and for its rates: for perceptrons of three layers with 64 units that pays up to several times as many.
+TOGETHER = 2**13
 
 
 def rule_for(tableau: Tableau) -> Lobatto:
@@ -56,23 +65,22 @@ def integrated_basis(nodes: Row) -> tuple[Row, ...]:
     return tuple(map(tuple, (torch.linalg.inv(vandermonde) / powers[:, None]).tolist()))
 
 
-def weighted(weights: Sequence[float], rates: Sequence[Tensor]) -> Tensor:
-    """Σ w_j r_j, element by element: a product of matrices would round a sample by its place in the batch."""
+def combined(weights: Tensor, rates: Sequence[Tensor]) -> Tensor:
+    """Σ_j w_j r_j for several sets of weights at once, element by element: a product of matrices would round a sample by its
+    place in the batch."""
     total = rates[0] * weights[0]
     for weight, rate in zip(weights[1:], rates[1:], strict=True):
-        total = torch.add(total, rate, alpha=weight)
+        total = torch.addcmul(total, rate, weight)
     return total
 
 
 class Integrated(ExplicitRungeKutta):
-    """The steps of x; at their ends, where the next one begins, the rates are evaluated together with the velocity."""
+    """The steps of x; what is wanted at their ends is for the quadrature to say."""
 
-    process: WithIntegrals
-    rates: Tensor
+    quadrature: Quadrature
 
     def arrive(self, t: Tensor, x: Tensor) -> Tensor:
-        velocity, self.rates = self.process.rates(t, x)
-        return velocity
+        return self.quadrature.arrive(t, x)
 
 
 class Quadrature:
@@ -91,20 +99,55 @@ class Quadrature:
     def __init__(
         self, tableau: Tableau, process: WithIntegrals, velocity: Velocity, state: Tensor, shared: bool
     ) -> None:
+        self.controlled = process.error_mask is None
+        x = process.part(state)[0]
+        self.sign = 1
+        if isinstance(process.ode, FlippedODE) and isinstance(original := process.flip(), WithIntegrals):
+            process, self.sign = original, -1
+            velocity = Reflected(original.ode, velocity, x)
         self.process, self.tableau, self.rule = process, tableau, rule_for(tableau)
-        self.x = Integrated(with_nodes(tableau), velocity, process.part(state)[0], shared)
-        self.x.process = process
+        # The weights, then the null rules: for each node a column that broadcasts against its rates, (n, rules, 1, 1).
+        rules = state.new_tensor([self.rule.weights, *self.rule.null])
+        self.combinations = rules.t()[..., None, None].contiguous()
+        self.x = Integrated(with_nodes(tableau), velocity, x, shared)
+        self.x.quadrature = self
         self.error_order, self.dense, self.lookups = self.x.error_order, self.x.dense, 0
         self.evaluations = self.x.evaluations + self.x.lookups
-        self.controlled = process.error_mask is None
         self.first = state  # the rates at the beginning of the step, set by start()
+        self.nodes = len(self.rule.nodes) - 1
+        self.wide: WithIntegrals | None = None  # the process for the rows of all nodes together
+        self.tried = False
+        if not shared and self.nodes * x.numel() <= TOGETHER:
+            self.widen(len(x))
+
+    def widen(self, batch: int) -> None:
+        """Ask all nodes of a step together from now on."""
+        every = torch.arange(batch, device=self.first.device).repeat(self.nodes)
+        wide = self.process.rows(every)
+        assert isinstance(wide, WithIntegrals)
+        if self.wide is None:
+            self.evaluations += 1
+        self.wide = wide
+
+    def rates(self, process: WithIntegrals, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity and the rates on the clock of the solve."""
+        velocity, rates = process.rates(t, x)
+        return (velocity, rates) if self.sign > 0 else (-velocity, -rates)
+
+    def arrive(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity at the end of the step; alone, where the rates are asked for together with those at the nodes."""
+        self.time = t
+        if self.wide is not None:
+            return self.x.velocity.function(t, x)
+        velocity, self.last = self.rates(self.process, t, x)
+        return velocity
 
     def start(self, low: float, high: float, t: float | Tensor, state: Tensor) -> int:
         velocity = self.x.velocity
         velocity.within(low, high)
         x = self.process.part(state)[0]
         velocity.counter.drift += 1
-        k, self.first = self.process.rates(velocity.time(t, x), x)
+        k, self.first = self.rates(self.process, velocity.time(t, x), x)
         self.x.begin_with(k)
         return 1
 
@@ -112,7 +155,7 @@ class Quadrature:
         def velocity(t: float | Tensor, state: Tensor) -> Tensor:
             return self.process.join(self.x.velocity.at(t, self.process.part(state)[0]))
 
-        now = self.process.join(self.x.stages.rows[0])
+        now = self.process.join(self.x.stages.first)
         return first_step(velocity, tolerance, t, state, now, self.error_order, longest)
 
     def end(self, t: float | Tensor, t1: float | Tensor) -> float | Tensor:
@@ -123,61 +166,85 @@ class Quadrature:
         width = step.width
         wide = width.reshape(-1, *self.x.velocity.axes) if isinstance(width, Tensor) else width
         x1, estimates = self.x.attempt(step._replace(width=wide), x)
-        self.values = [self.first, *self.inside(step), self.x.rates]
-        change = weighted(self.rule.weights, self.values) * width
+        self.values = [self.first, *self.after(step, x1)]
+        change, *parts = (combined(self.combinations, self.values) * width).unbind()
         self.step, self.start_of = step, integrals
         with torch.no_grad():
             errors = estimates.new_zeros(*estimates.shape[:2], self.process.count)
             if self.controlled:
-                errors[0] = self.error() * width
+                errors[0] = _error(torch.stack(parts))
             estimates = torch.cat([estimates.flatten(2), errors], 2)
         return Attempt(self.process.join(x1, integrals + change), estimates)
 
-    def inside(self, step: Step) -> list[Tensor]:
-        """The rates at the inner nodes."""
-        method, own = self.x, len(self.tableau.extra_c)
-        stages, velocity = method.stages, method.velocity
+    def after(self, step: Step, x1: Tensor) -> Sequence[Tensor]:
+        """The rates at the nodes after the first."""
+        method, velocity, own = self.x, self.x.velocity, len(self.tableau.extra_c)
+        stages, first = method.stages, method.count
         times = velocity.times(step.t, step.h, step.t1, method.tableau.extra_c)
-        found = []
-        for i, time in enumerate(times):
-            row = method.count + i
-            y = stages.move(row - 1, row)
-            if i < own:
-                stages.put(row, velocity.function(time, y))
-            else:
-                k, rates = self.process.rates(time, y)
-                stages.put(row, k)
-                found.append(rates)
-        velocity.counter.drift += len(times)
-        return found
+        for i, time in enumerate(times[:own], start=first):
+            stages.put(i, velocity.function(time, stages.move(i - 1, i)))
+        count = first + own
+        states = [stages.move(row, count) for row in range(count - 1, count + self.nodes - 2)]
+        velocity.counter.drift += own
+        if self.wide is not None:
+            found = self.together([*times[own:], self.time], [*states, x1])
+            if found is not None:
+                return found
+            self.last = self.rates(self.process, self.time, x1)[1]
+            velocity.counter.drift += 1
+        velocity.counter.drift += len(states)
+        return [*(self.rates(self.process, t, y)[1] for t, y in zip(times[own:], states, strict=True)), self.last]
 
-    def error(self) -> Tensor:
-        """An estimate of the error of the rule, per unit of time."""
-        values = [value.detach() for value in self.values]
-        parts = torch.stack([weighted(null, values) for null in self.rule.null])
-        size = torch.linalg.vector_norm(parts, dim=0).clamp_min(torch.finfo(parts.dtype).tiny)
-        error: Tensor = SHARE * parts[0].square() / size
-        return error
+    def together(self, times: list[Tensor], states: list[Tensor]) -> Sequence[Tensor] | None:
+        """The rates at all nodes; None, now and from then on, where more rows are not just more rows."""
+        assert self.wide is not None
+        t, x = torch.cat(times), torch.cat(states)
+        self.x.velocity.counter.drift += 1
+        if not self.tried:
+            self.tried = True
+            try:
+                velocity, rates = self.rates(self.wide, t, x)
+                known = self.x.stages.last.detach()
+                alike = torch.allclose(velocity[-len(known) :], known, rtol=1e-3, atol=1e-4 * float(known.abs().max()))
+            except Exception:  # a velocity with data of its own for each row cannot be asked about more of them
+                alike = False
+            if not alike:
+                self.wide = None
+                self.evaluations -= 1
+                return None
+        else:
+            rates = self.rates(self.wide, t, x)[1]
+        found: Sequence[Tensor] = rates.unflatten(0, (self.nodes, -1)).unbind()
+        return found
 
     def advance(self, accepted: Tensor | None) -> None:
         self.x.advance(accepted)
-        now = self.x.rates
+        now = self.values[-1]
         self.first = now if accepted is None else torch.where(accepted[:, None], now, self.first)
 
     def polynomial(self) -> Tensor:
         x = self.x.stages.polynomial(self.tableau.dense).flatten(2)
-        changes = [weighted(row, self.values) * self.step.width for row in integrated_basis(self.rule.nodes)]
-        changes += [torch.zeros_like(self.start_of)] * (len(x) - 1 - len(changes))
-        return torch.cat([x, torch.stack([self.start_of, *changes])], 2)
+        basis = self.start_of.new_tensor(integrated_basis(self.rule.nodes)).t()[..., None, None]
+        changes = (combined(basis, self.values) * self.step.width).unbind()
+        rest = [torch.zeros_like(self.start_of)] * (len(x) - 1 - len(changes))
+        return torch.cat([x, torch.stack([self.start_of, *changes, *rest])], 2)
 
     def narrow(self, keep: Tensor, t: float | Tensor, state: Tensor) -> bool:
         process = self.process.rows(keep)
         assert isinstance(process, WithIntegrals)
         if not self.x.narrow(keep, t, self.process.part(state)[0]):
             return False
-        self.process = self.x.process = process
-        self.first = self.first[keep]
+        self.process, self.first = process, self.first[keep]
+        if self.wide is not None:
+            self.widen(len(keep))
         return True
 
     def stiffness(self) -> Tensor | None:
         return self.x.stiffness()
+
+
+def _error(parts: Tensor) -> Tensor:
+    """An estimate of the error of the rule from what its null rules find, stacked."""
+    size = torch.linalg.vector_norm(parts, dim=0).clamp_min(torch.finfo(parts.dtype).tiny)
+    error: Tensor = SHARE * parts[0].square() / size
+    return error

@@ -84,6 +84,6 @@ class Stepper(Protocol):
 def horner(coefficients: Tensor, place: float | Tensor) -> Tensor:
     """Σ_m c_m θ^m."""
     value = coefficients[-1]
-    for m in range(len(coefficients) - 2, -1, -1):
+    for m in range(coefficients.shape[0] - 2, -1, -1):
         value = coefficients[m] + place * value
     return value

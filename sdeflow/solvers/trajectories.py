@@ -14,20 +14,22 @@ import torch
 from torch import Tensor
 
 from sdeflow.solvers.ahead import Ahead
-from sdeflow.solvers.clocks import OwnClocks, Saves, SharedClock, Verdict, most
-from sdeflow.solvers.controller import OWN_TARGET, SHARED_TARGET, Controller, Tolerance
+from sdeflow.solvers.clocks import Saves, Verdict
+from sdeflow.solvers.controller import Controller, Tolerance
 from sdeflow.solvers.dense import Dense
 from sdeflow.solvers.events import Watch
 from sdeflow.solvers.explicit import ExplicitRungeKutta
 from sdeflow.solvers.job import Job
+from sdeflow.solvers.own_clocks import OwnClocks
 from sdeflow.solvers.replay import Taken, again, still_where_rejected, value_at
+from sdeflow.solvers.shared_clock import SharedClock
 from sdeflow.solvers.status import Status
 from sdeflow.solvers.stepper import Stepper
 
 __all__ = ["Trajectories"]
 
 CHECKS = 16  # of stiffness, that are remembered
-PAYS = 0.75  # the batch is narrowed when at most this part of it is still under way
+PAYS = 0.6  # the batch is narrowed when at most this part of it is still under way; that costs an evaluation
 
 
 class Trajectories:
@@ -43,7 +45,7 @@ class Trajectories:
         self.job, self.stepper, self.x = job, stepper, job.x0
         self.tolerance = Tolerance.of(job.rtol, job.atol, getattr(job.process, "error_mask", None), job.x0)
         shared = job.stepping == "shared"
-        controller = Controller(stepper.error_order, SHARED_TARGET if shared else OWN_TARGET)
+        controller = Controller(stepper.error_order, shared, noisy=job.brownian is not None)
         self.clocks = (SharedClock if shared else OwnClocks)(
             job.times, controller, job.x0, max(stepper.smallest, job.min_step)
         )
@@ -53,6 +55,7 @@ class Trajectories:
         self.dense = Dense(job.times[0], job.times[-1]) if job.dense else None
         self.taken: list[Taken] | None = [] if remember else None
         self.can_narrow = not (shared or job.events or job.dense or remember)
+        self.graph = torch.is_grad_enabled() and not remember
         self.rates: deque[Tensor] = deque(maxlen=CHECKS)
         self.ahead: Ahead | None = None
         if job.compile:
@@ -73,10 +76,10 @@ class Trajectories:
         """Take all samples from one time to another."""
         clocks, job, stepper = self.clocks, self.job, self.stepper
         self.segment = (low, high)
-        clocks.charge(stepper.start(low, high, clocks.t, self.x))
+        clocks.charge(stepper.start(low, high, clocks.now, self.x))
         if low == job.times[0]:
             if job.first_step is None:
-                clocks.begin(stepper.first_step(self.tolerance, clocks.t, self.x, high - low))
+                clocks.begin(stepper.first_step(self.tolerance, clocks.now, self.x, high - low))
                 clocks.charge(1)
             else:
                 clocks.begin(min(job.first_step, high - low))
@@ -87,7 +90,7 @@ class Trajectories:
             if clocks.going and self.ahead.steps:  # max_steps: an attempt, to see whether the problem is stiff
                 self.stepper.attempt(clocks.propose(stepper), self.x)
         last = high == job.times[-1]
-        attempts = most(clocks.attempts)
+        attempts = clocks.tried
         while clocks.going:
             if attempts == job.max_steps:
                 self.check_stiffness()
@@ -99,7 +102,7 @@ class Trajectories:
                 job.progress(clocks.earliest)
             if not attempts % 64:
                 self.check_stiffness()
-            if self.can_narrow and last and 0 < clocks.going <= PAYS * len(self.x):
+            if self.can_narrow and last and 0 < clocks.going <= PAYS * self.x.shape[0]:
                 self.narrow()
         job.progress(high)
 
@@ -108,7 +111,10 @@ class Trajectories:
         clocks, stepper = self.clocks, self.stepper
         step = clocks.propose(stepper)
         x1, estimates = stepper.attempt(step, self.x)
-        with torch.no_grad():
+        if self.graph:
+            with torch.no_grad():
+                verdict = clocks.judge(self.tolerance.error(estimates, self.x, x1))
+        else:
             verdict = clocks.judge(self.tolerance.error(estimates, self.x, x1))
         self.polynomial: Tensor | None = None
         if verdict.some and verdict.accepted is not None:
@@ -171,9 +177,9 @@ class Trajectories:
     def save(self, x1: Tensor, passed: list[Saves]) -> None:
         """Look up the states at the save times that the step has passed."""
         for saves in passed:
+            value = value_at(saves, x1, lambda saves=saves: self.look_up(saves.looking()))  # type: ignore[misc]
             rows = saves.rows
-            value = value_at(saves, x1, lambda rows=rows: self.look_up(rows))  # type: ignore[misc]
-            samples = self.clocks.rows[rows] if isinstance(self.clocks, OwnClocks) and rows is not None else None
+            samples = self.clocks.samples(rows) if isinstance(self.clocks, OwnClocks) and rows is not None else None
             self.saved.append((saves.save, samples, value))
 
     def again(self, stepper: Callable[[], Stepper]) -> None:
@@ -186,8 +192,8 @@ class Trajectories:
         """Go on with those that are still under way."""
         clocks = self.clocks
         assert isinstance(clocks, OwnClocks)
-        keep = (clocks.t < clocks.end).nonzero().flatten()
-        if self.stepper.narrow(keep, clocks.t, self.x):
+        keep = clocks.under_way()
+        if self.stepper.narrow(keep, clocks.now, self.x):
             self.x = self.x[keep]
             clocks.narrow(keep)
             self.rates.clear()

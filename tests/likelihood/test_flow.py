@@ -363,7 +363,7 @@ def test_a_formula_may_return_the_velocity_with_the_divergence(base_at):
 
     x = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(3, 2)
     flows = {
-        name: sf.Flow(sf.ODE(velocity), base, base_at, divergence=formula, rtol=1e-9)
+        name: sf.Flow(sf.ODE(velocity), base, base_at, divergence=formula, rtol=1e-9, stepping="shared")
         for name, formula in {
             "exact": "exact",
             "alone": divergence_alone,

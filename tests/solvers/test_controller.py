@@ -1,43 +1,101 @@
 """The step-size controller by itself."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 import sdeflow as sf
-from sdeflow.solvers.controller import WORST, Controller, Tolerance, shared_error
+from sdeflow.solvers.controller import (
+    OWN_SAFETY,
+    RISE,
+    SHARED_SAFETY,
+    UNKNOWN,
+    WORST,
+    Controller,
+    Tolerance,
+    shared_error,
+    shared_size,
+)
 
 DOUBLE = torch.float64
 
 
+@pytest.mark.parametrize("on", ["host", "device"])
 @pytest.mark.parametrize("order", [3, 5, 8])
-def test_a_factor_does_not_depend_on_the_size_of_the_batch(order):
+def test_a_factor_does_not_depend_on_the_size_of_the_batch(order, on):
     """Bitwise, for every slice of a batch: torch's powers differ in the last digit between slices of one tensor."""
     generator = torch.Generator().manual_seed(0)
-    error = torch.rand(64, generator=generator, dtype=DOUBLE) * 3 + 1e-3
-    controller = Controller(order)
-    whole = controller.vector(error)
+    error, h = torch.rand(2, 64, generator=generator, dtype=DOUBLE) * 3 + 1e-3
+    before = torch.randn(64, generator=generator, dtype=DOUBLE)
+    clocks = [v.numpy() if on == "host" else v for v in (error, h, before)]
+    controller = Controller(order, shared=False)
+    whole = torch.as_tensor(controller.vector(*clocks)[0])
     for size in range(1, 20):
         for start in range(40):
             part = slice(start, start + size)
-            assert torch.equal(controller.vector(error[part]), whole[part])
+            factor = controller.vector(*(v[part] for v in clocks))[0]
+            assert torch.equal(torch.as_tensor(factor), whole[part])
 
 
-def test_the_factor_grows_shrinks_and_is_bounded():
-    error = torch.tensor([0.0, 1e-30, 0.4, 1.0, 2.0, 1e6, float("nan"), float("inf")], dtype=DOUBLE)
-    factor = Controller(5, target=0.4).vector(error)
-    assert factor[0] == factor[1] == 10.0 and factor[2] == pytest.approx(1.0)
-    assert factor[2] > factor[3] > factor[4] and factor[3] < 0.9
-    assert all(value == pytest.approx(0.2) for value in factor[5:])
+ERRORS = [0.0, 1e-30, 1e-12, 1e-3, 0.1, 0.4, 0.9, 1.0, 1.01, 2.0, 40.0, 1e6, 1e300, math.inf, math.nan]
+
+
+def factors(controller, errors, h=0.3, before=UNKNOWN):
+    return [controller.number(error, h, before)[0] for error in errors]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("order", [3.0, 5.0, 8.0])
+def test_the_factor_grows_shrinks_and_is_bounded(order, shared):
+    controller = Controller(order, shared)
+    found = factors(controller, ERRORS)
+    assert found[:3] == [10.0] * 3 and found[-4:] == pytest.approx([0.2] * 4, rel=0.1 if order == 8 else 1e-12)
+    assert all(a >= b for a, b in pairwise(found)) and found[7] < 1
+    aim = (SHARED_SAFETY if shared else OWN_SAFETY) ** order
+    assert controller.number(aim, 0.3, UNKNOWN)[0] == pytest.approx(1.0)
+    # What is rejected is tried where the error should be that which is steered to, if it goes with the power of the step.
+    assert 2.0 * controller.number(2.0, 0.3, UNKNOWN)[0] ** order == pytest.approx(aim, rel=0.02)
+
+
+def test_what_becomes_harder_is_expected_to_become_harder_still():
+    """φ = error / h^k grows by e a step: a step that has the error to be steered to is followed by a shorter one."""
+    controller, h = Controller(5.0, shared=True), 0.3
+    aim = SHARED_SAFETY**5
+    _, now = controller.number(aim, h, UNKNOWN)
+    grown, _ = controller.number(aim, h, now - 1.0)
+    assert (h * grown / h) ** 5 == pytest.approx(math.exp(-1.0), rel=0.01)
+    assert controller.number(aim, h, now + 1.0)[0] == pytest.approx(1.0)  # nothing is expected of what became easier
+    assert controller.number(aim, h, now - 50.0)[0] == pytest.approx(math.exp(-RISE / 5), rel=0.01)
+    assert (
+        controller.number(2.0, h, now - 50.0)[0] == controller.number(2.0, h, UNKNOWN)[0]
+    )  # tried again from the same place
+    noisy = Controller(5.0, shared=True, noisy=True)
+    assert noisy.number(0.4, h, -50.0)[0] == pytest.approx(1.0)
+
+
+def test_fewer_steps_are_rejected_where_a_problem_becomes_harder():
+    """x' = x²: towards the blow-up each step is harder than the last by the same factor."""
+    ode = sf.ODE(lambda t, x: x**2)
+    for stepping in ("shared", "per-sample"):
+        stats = sf.solve(ode, torch.ones(3, 1, dtype=DOUBLE), (0.0, 1 - 1e-8), rtol=1e-6, stepping=stepping).stats
+        accepted, rejected = (torch.as_tensor(stats[name]).max() for name in ("accepted", "rejected"))
+        assert accepted > 40 and rejected <= 0.1 * accepted
 
 
 def test_the_clock_on_the_host_is_controlled_as_those_on_the_device():
-    errors = [0.0, 1e-12, 1e-3, 0.4, 1.0, 2.0, 40.0, 1e6, math.nan, math.inf]
-    for order in (3.0, 5.0, 8.0):
-        controller = Controller(order)
-        vector = controller.vector(torch.tensor(errors, dtype=DOUBLE))
-        assert [controller.number(error) for error in errors] == pytest.approx(vector.tolist(), rel=1e-6)
+    h = [0.3] * len(ERRORS)
+    for order, noisy in ((3.0, False), (5.0, False), (8.0, False), (2.0, True)):
+        controller = Controller(order, shared=False, noisy=noisy)
+        for before in (UNKNOWN, 0.0, 5.0, -100.0):
+            plain = [controller.number(error, 0.3, before) for error in ERRORS]
+            inputs = [torch.tensor(v, dtype=DOUBLE) for v in (ERRORS, h, [before] * len(h))]
+            for clocks in (inputs, [v.numpy() for v in inputs]):
+                factor, hardness = controller.vector(*clocks)
+                assert [f for f, _ in plain] == pytest.approx(factor.tolist(), rel=1e-6)
+                known = slice(0, 12)  # beyond, nothing is accepted
+                assert [p for _, p in plain][known] == pytest.approx(hardness.tolist()[known])
 
 
 def test_the_error_of_a_batch_hides_no_sample():
@@ -47,8 +105,10 @@ def test_the_error_of_a_batch_hides_no_sample():
     errors[17] = 2.0
     assert shared_error(errors) == pytest.approx(2.0 / WORST)
     assert WORST <= 4
+    for some in (errors, torch.tensor([3.0, 4.0]), torch.tensor([3.0])):
+        assert shared_size(some) == pytest.approx(float(shared_error(some)))
     errors[3] = math.nan
-    assert not shared_error(errors) <= 1
+    assert not shared_error(errors) <= 1 and not shared_size(errors) <= 1
 
 
 def test_the_error_is_measured_in_tolerances_coordinate_by_coordinate():

@@ -132,3 +132,67 @@ def test_a_batch_that_narrows_or_rejects_keeps_each_samples_integrals(first_step
     assert first_step is None or 0 < (together.stats["rejected"] > 0).sum() < 16
     alone = torch.cat([sf.solve(process, process.join(row[None]), **options).final for row in x])
     assert torch.allclose(together.final, alone, rtol=1e-12)
+
+
+class OfRows(Growth, precise_time=True):
+    """x' = a x with a factor for each row, which it can, or cannot, say for some of the rows."""
+
+    def __init__(self, factors, known):
+        super().__init__(factor=factors)
+        self.known = known
+        self.sizes = []
+
+    def rates(self, t, x):
+        self.sizes.append(len(x))
+        return super().rates(t, x)
+
+    def rows(self, keep):
+        if not self.known:
+            return self
+        process = OfRows(self.factor[keep], True)
+        process.sizes = self.sizes
+        return process
+
+
+def test_clocks_of_their_own_ask_for_all_nodes_of_a_step_at_once():
+    """Once a step, for three times the rows; each row has the value that it has where the batch shares its steps."""
+    factors, x = torch.linspace(0.2, 1.4, 6, dtype=DOUBLE)[:, None], start(6)
+    process = OfRows(factors, known=True)
+    sol = sf.solve(process, process.join(x), rtol=1e-9, stepping="per-sample")
+    assert process.sizes[0] == 6 and all(size % 3 == 0 for size in process.sizes[1:])
+    attempts = (sol.stats["accepted"] + sol.stats["rejected"]).max()
+    assert len(process.sizes) == 1 + attempts
+    assert torch.equal(sol.stats["nfe_drift"], 9 * (sol.stats["accepted"] + sol.stats["rejected"]) + 2)
+    expected = torch.cat([truth(row[None], a=float(a)) for row, a in zip(x, factors, strict=True)])
+    assert torch.allclose(sol.final, expected, rtol=1e-8)
+
+
+def test_data_of_its_own_for_each_row_is_asked_about_row_by_row():
+    """A velocity that cannot be asked about other rows is asked about these, and nothing is wrong or refused."""
+    factors, x = torch.linspace(0.2, 1.4, 6, dtype=DOUBLE)[:, None], start(6)
+    process = OfRows(factors, known=False)
+    sol = sf.solve(process, process.join(x), rtol=1e-9, stepping="per-sample")
+    assert process.sizes.count(18) == 1 and set(process.sizes) == {6, 18}
+    expected = torch.cat([truth(row[None], a=float(a)) for row, a in zip(x, factors, strict=True)])
+    assert torch.allclose(sol.final, expected, rtol=1e-8)
+
+
+def test_data_that_more_rows_would_take_from_others_is_noticed():
+    """The stated wrong version: factors of a table longer than the batch, by place, are there for more rows, and others."""
+    table, x = torch.linspace(0.2, 1.4, 40, dtype=DOUBLE)[:, None], start(6)
+
+    class ByPlace(OfRows, precise_time=True):
+        def grow(self, t, x):
+            return table[: len(x)] * x
+
+    process = ByPlace(torch.tensor(1.0, dtype=DOUBLE), known=False)
+    sol = sf.solve(process, process.join(x), rtol=1e-9, stepping="per-sample")
+    expected = torch.cat([truth(row[None], a=float(a)) for row, a in zip(x, table, strict=False)])
+    assert torch.allclose(sol.final, expected, rtol=1e-8)
+
+
+def test_large_states_are_asked_about_node_by_node():
+    """Beyond some elements nothing is gained, and three times the memory would be lost."""
+    process, x = OfRows(torch.tensor(1.0, dtype=DOUBLE), known=True), torch.ones(2000, 2, dtype=DOUBLE)
+    sf.solve(process, process.join(x), rtol=1e-4, stepping="per-sample")
+    assert set(process.sizes) == {2000}
