@@ -105,7 +105,8 @@ class DenoisingScoreMatching(GenerativeModel):
         t, correction = self.time.draw(x, draws, self.interval, self.schedule)
         a, s = self.schedule.a(t), self.schedule.s(t)
         target, scale = target_of(self.predicts, a, s, x, noise)
-        error = self.prediction(t, a.to(x.dtype) * x + s.to(x.dtype) * noise, **condition) - target
+        state = torch.addcmul(a.to(x.dtype) * x, s.to(x.dtype), noise)
+        error = self.prediction(self.time.seen(t, x), state, **condition) - target
         weight = correction * self.weighting(self.schedule, t) / scale**2
         return squared_error(weight.to(x.dtype) if isinstance(weight, Tensor) else weight, error)
 

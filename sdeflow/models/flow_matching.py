@@ -82,7 +82,7 @@ class FlowMatching(GenerativeModel):
         t, weight = self.time.draw(x, draws, self.path.regular, self.path.schedule)
         noise, z = self.path.split(x0, x, draws)
         state, velocity = self.path.at(t, noise, z)
-        error = self.prediction(t, state, **condition) - velocity
+        error = self.prediction(self.time.seen(t, x), state, **condition) - velocity
         return squared_error(weight, error)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdeflow.errors import ArgumentError, choose
 from sdeflow.paths import Draws
+from sdeflow.processes.boundary import innermost
 from sdeflow.processes.parameters import finite_number
 from sdeflow.processes.schedules import Schedule
 
@@ -35,6 +36,9 @@ class TimeLaw(ABC):
         (torch.Size([4, 1]), 1.0)
     """
 
+    ends: bool = False
+    """Whether a time may be an end of the interval. Where not, rounding to the dtype of the data does not make it one."""
+
     def __init__(self, *, stratified: bool = False) -> None:
         self.stratified = stratified
 
@@ -47,13 +51,17 @@ class TimeLaw(ABC):
     def draw(
         self, x: Tensor, draws: Draws, interval: tuple[float, float], schedule: Schedule | None = None
     ) -> tuple[Tensor, Tensor | float]:
-        """A time for each row of x, ``(B, 1, …, 1)``, float64, and its weight."""
+        """A time for each row of x, ``(B, 1, …, 1)``, and its weight: float64 for coefficients, see :meth:`seen`."""
         u = draws.times(x)
         if self.stratified:
             place = torch.arange(len(x), device=x.device, dtype=u.dtype).reshape(u.shape)
             u = (u[:1] + place / len(x)) % 1
         time, weight = self.quantile(u, interval, schedule)
-        return time.clamp(*interval), weight
+        return time.clamp(*(interval if self.ends else innermost(interval, x.dtype))), weight
+
+    def seen(self, t: Tensor, x: Tensor) -> Tensor:
+        """The times as a network is given them: in the dtype of x, unless the guard of the network has to look at them."""
+        return t if self.ends else t.to(x.dtype)
 
 
 class Uniform(TimeLaw):
@@ -62,7 +70,7 @@ class Uniform(TimeLaw):
     def quantile(
         self, u: Tensor, interval: tuple[float, float], schedule: Schedule | None
     ) -> tuple[Tensor, Tensor | float]:
-        return interval[0] + (interval[1] - interval[0]) * u, 1.0
+        return (u if interval == (0.0, 1.0) else interval[0] + (interval[1] - interval[0]) * u), 1.0
 
 
 class LogitNormal(TimeLaw):
@@ -147,6 +155,8 @@ class Grid(TimeLaw):
     Arguments:
         times: They, within the interval.
     """
+
+    ends = True
 
     def __init__(self, times: Sequence[float] | Tensor, *, stratified: bool = False) -> None:
         super().__init__(stratified=stratified)

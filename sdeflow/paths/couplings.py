@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError, choose
+from sdeflow.paths.assignment import assign
 from sdeflow.paths.draws import Draws, Purpose
 from sdeflow.paths.sinkhorn import sinkhorn
 from sdeflow.processes.parameters import finite_number
@@ -80,10 +81,7 @@ class OptimalTransport(Coupling):
     """
 
     def partners(self, x0: Tensor, x1: Tensor, draws: Draws) -> Tensor:
-        from scipy.optimize import linear_sum_assignment  # torchsde and torchdiffeq bring scipy along
-
-        _, chosen = linear_sum_assignment(squared_distances(x1, x0).numpy(force=True))
-        return torch.as_tensor(chosen, dtype=torch.int64, device=x1.device)
+        return assign(squared_distances(x1, x0)).to(x1.device)
 
 
 class Entropic(Coupling):

@@ -130,7 +130,7 @@ class GaussianPath(nn.Module):
     def split(self, x0: Tensor, x1: Tensor, draws: Draws) -> tuple[Tensor, Any]:
         """(ε, z) for a base and a data point, each ``(B, *event)``: what a model gives to :meth:`at`."""
         if self.given == "data":
-            return x0 / self.base_deviation, x1
+            return (x0 if self.base_deviation == 1 else x0 / self.base_deviation), x1
         return draws.normals(Purpose.NOISE, x1), (x0, x1)
 
 

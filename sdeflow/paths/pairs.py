@@ -60,6 +60,11 @@ class PairPath(GaussianPath):
         std = self.std(time, z)
         return self.mean(time, z), std, x1 - x0, torch.zeros_like(std)
 
+    def at(self, t: Time, noise: Tensor, z: Any) -> tuple[Tensor, Tensor]:
+        x0, x1 = z
+        line = self.mean(as_time(t, x1), z)
+        return (line + self.sigma * noise if self.sigma else line), x1 - x0
+
     def split(self, x0: Tensor, x1: Tensor, draws: Draws) -> tuple[Tensor, Any]:
         if self.sigma == 0:
             return torch.zeros_like(x1), (x0, x1)

@@ -55,6 +55,8 @@ class Training:
         self.model, self.batches, self.settings, self.fabric = model, batches, settings, fabric
         self.seed, self.device, self.held_out, self.recipe = seed, device, held_out, recipe
         self.optimiser = fabric.setup_optimizers(optimiser)
+        # At full precision Fabric's own calls come to the plain ones, by a detour that a small network's step notices.
+        self.plain = settings.precision == "full"
         self.loss: Callable[..., Tensor] = model.loss  # type: ignore[assignment]
         self.arguments = arguments_of(model, settings.names, device)
         self.rates = [group["lr"] for group in optimiser.param_groups]
@@ -75,14 +77,12 @@ class Training:
         seed_torch(key(self.seed, Purpose.DATA, step), self.device)
         arguments = self.arguments(self.batches.take())
         seed_torch(key(self.seed, Purpose.STEP, step), self.device)  # whatever reading the data has drawn
-        for group, value in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = value * rate(settings.schedule, step, settings.steps, settings.warmup)
+        factor = rate(settings.schedule, step, settings.steps, settings.warmup)
+        for group, value in zip(self.optimiser.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = value * factor
         for parameter in self.average.parameters:
             parameter.grad = None
-        with self.fabric.autocast():
-            loss = self.loss(arguments.pop("x"), **arguments)
-        self.fabric.backward(loss)
-        self.fabric.strategy.precision.unscale_gradients(self.optimiser)
+        loss = self.differentiated(arguments)
         gradients = [value.grad for value in self.average.parameters if value.grad is not None]
         value, norm = float(loss.detach()), float(total_norm(gradients))  # all that comes to the host in a step
         # A scaler of 16-bit gradients tries scales that are too large, and skips those steps itself.
@@ -90,10 +90,22 @@ class Training:
             return False
         if settings.clip is not None and settings.clip < norm < math.inf:
             torch._foreach_mul_(gradients, settings.clip / norm)
-        self.optimiser.step()
+        (self.optimiser.optimizer if self.plain else self.optimiser).step()
         self.average.update(step + 1)
         self.losses.append(value)
         return True
+
+    def differentiated(self, arguments: dict[str, Any]) -> Tensor:
+        """The loss of a batch, whose gradients are in the parameters."""
+        if self.plain:
+            loss = self.loss(arguments.pop("x"), **arguments)
+            loss.backward()
+            return loss
+        with self.fabric.autocast():
+            loss = self.loss(arguments.pop("x"), **arguments)
+        self.fabric.backward(loss)
+        self.fabric.strategy.precision.unscale_gradients(self.optimiser)
+        return loss
 
     def look(self) -> bool:
         """Evaluate the held-out data if it is time, and say whether training is to stop."""

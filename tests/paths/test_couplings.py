@@ -46,6 +46,19 @@ def test_sinkhorn_has_the_marginals_and_the_form_of_an_entropic_plan(seed, regul
     assert mixed.abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("regularisation", [1e-4, 0.01])
+def test_sinkhorn_where_hardly_anything_is_regularised(regularisation):
+    """The kernel has entries down to exp(−1e5): its columns stay exact, and the plan is nearly an assignment's."""
+    x0, x1 = batch(8, 20, 2)
+    cost = squared_distances(x0, x1)
+    plan = sinkhorn(cost, regularisation, max_iterations=100_000).exp()
+    torch.testing.assert_close(
+        20 * plan.sum(0), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-10
+    )  # 1e5 has 11 digits after it
+    least = (OptimalTransport()(x0, x1)[0] - x1).square().sum(1).mean()
+    assert least * (1 - 0.02) < (plan * cost).sum() < least + 20 * regularisation
+
+
 def test_entropic_pairs_follow_the_plan():
     """How often row i is the partner of column j, against the plan: 12 comparisons within 6 standard errors."""
     x0, x1 = batch(3, 3, 2)
