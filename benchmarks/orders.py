@@ -2,6 +2,8 @@
 
     python benchmarks/orders.py [--quick] [--only SUITE] [--out benchmarks/results]
 
+Every line is kept in orders-unfinished.json as soon as it is measured; after Ctrl-C the same command takes over what was done.
+
 - Strong: root-mean-square distance at the end to a fine solution on the same paths, on a sharp problem for each class of noise
   (`tests/stochastic_problems.py`).
 - Weak: the error of one step in the expectations of monomials, by quadrature over its noise, divided by the step; on SDEs with
@@ -21,8 +23,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ import stochastic_problems
 import weak_errors
 
 Row = dict[str, Any]
+# (method, kind of error, noise, calculus), and how it is measured
+Task = tuple[tuple[str, str, str, str], Callable[[], Row]]
 SLACK = 0.1  # the accuracy of the estimator
 
 # What torchsde 0.2.6 says of itself in torchsde/_core/methods: strong order by class of noise, weak order.
@@ -120,52 +124,57 @@ def fine(kind: str, calculus: str, cells: int, paths: int) -> tuple[Any, torch.T
     return path, truth, (truth - coarser).square().mean().sqrt().item()
 
 
-def strong(quick: bool) -> Iterator[Row]:
-    paths = 200 if quick else 500
+@cache
+def coarse(kind: str, calculus: str, cells: int, paths: int, n: int) -> Any:
+    """The same noise in n cells, for all methods."""
+    return fine(kind, calculus, cells, paths)[0].coarse(n)
+
+
+def strong(quick: bool) -> Iterator[Task]:
     for method, kind, calculus in stochastic_problems.claims():
-        half = method.strong_order[kind] == 0.5
-        cells = (2**9 if quick else 2**13) if half and kind == "general" else 2**9 if quick else 2**11
-        counts = [2**k for k in range(2, 6 if quick else 7 if half and kind == "general" else 9)]
-        path, truth, floor = fine(kind, calculus, cells, paths)
-        process, x0 = stochastic_problems.sharp(kind, calculus), stochastic_problems.start(paths)
-        errors = torch.stack(
-            [
-                (sf.solve(process, x0, steps=n, method=method.name, brownian=path.coarse(n)).final - truth)
-                .square()
-                .mean(1)
-                .sqrt()
-                for n in counts
-            ],
-            1,
-        )
-        claim = method.strong_order[kind]
-        powers = "whole" if kind == "additive" else "half"
-        yield row(
-            method.name, "strong", kind, calculus, claim, [1 / n for n in counts], errors, floor=floor, powers=powers
-        )
+        yield (method.name, "strong", kind, calculus), partial(_strong, method, kind, calculus, quick)
+
+
+def _strong(method: Any, kind: str, calculus: str, quick: bool) -> Row:
+    paths = 200 if quick else 500
+    slow = method.strong_order[kind] == 0.5 and kind == "general"
+    cells = 2**9 if quick else 2**13 if slow else 2**11
+    counts = [2**k for k in range(2, 6 if quick else 7 if slow else 9)]
+    _, truth, floor = fine(kind, calculus, cells, paths)
+    process, x0 = stochastic_problems.sharp(kind, calculus), stochastic_problems.start(paths)
+    ends = [
+        sf.solve(process, x0, steps=n, method=method.name, brownian=coarse(kind, calculus, cells, paths, n)).final
+        for n in counts
+    ]
+    errors = torch.stack([(end - truth).square().mean(1).sqrt() for end in ends], 1)
+    powers = "whole" if kind == "additive" else "half"
+    claim, dts = method.strong_order[kind], [1 / n for n in counts]
+    return row(method.name, "strong", kind, calculus, claim, dts, errors, floor=floor, powers=powers)
 
 
 # --- weak ---------------------------------------------------------------------------------------------------------------
 
 
-def weak(quick: bool) -> Iterator[Row]:
-    steps = [2.0**-k for k in range(8, 12 if quick else 14)]
+def weak(quick: bool) -> Iterator[Task]:
     for method, kind, calculus in stochastic_problems.claims():
-        if kind not in method.weak_order:
-            continue
-        nodes = 7 if kind == "scalar" else 4
-        problem = _polynomial(kind, calculus)
-        try:
-            errors = weak_errors.local_errors(problem, method.name, steps, nodes)
-        except sf.SdeflowError as failure:
-            what = {"method": method.name, "kind": "weak", "noise": kind, "calculus": calculus}
-            yield {**what, "claim": method.weak_order[kind], "message": str(failure)}
-            continue
-        per_step = torch.tensor(errors, dtype=torch.float64) / torch.tensor(steps, dtype=torch.float64)
-        rounding = 1e-15 / min(steps)
-        powers = "whole" if kind == "additive" else "half"
-        claim = method.weak_order[kind]
-        yield row(method.name, "weak", kind, calculus, claim, steps, per_step, floor=rounding, powers=powers)
+        if kind in method.weak_order:
+            yield (method.name, "weak", kind, calculus), partial(_weak, method, kind, calculus, quick)
+
+
+def _weak(method: Any, kind: str, calculus: str, quick: bool) -> Row:
+    steps = [2.0**-k for k in range(8, 12 if quick else 14)]
+    nodes = 7 if kind == "scalar" else 4
+    problem = _polynomial(kind, calculus)
+    try:
+        errors = weak_errors.local_errors(problem, method.name, steps, nodes)
+    except sf.SdeflowError as failure:
+        what = {"method": method.name, "kind": "weak", "noise": kind, "calculus": calculus}
+        return {**what, "claim": method.weak_order[kind], "message": str(failure)}
+    per_step = torch.tensor(errors, dtype=torch.float64) / torch.tensor(steps, dtype=torch.float64)
+    rounding = 1e-15 / min(steps)
+    powers = "whole" if kind == "additive" else "half"
+    claim = method.weak_order[kind]
+    return row(method.name, "weak", kind, calculus, claim, steps, per_step, floor=rounding, powers=powers)
 
 
 @cache
@@ -189,32 +198,35 @@ def orbit(end: float = 20.0) -> sf.analysis.Problem:
     return sf.analysis.Problem(sf.ODE(velocity, interval=(0.0, end)), start, exact=exact, name="circular orbit")
 
 
-def ode(quick: bool) -> Iterator[Row]:
+def ode(quick: bool) -> Iterator[Task]:
     problem = orbit()
     for method in sf.methods():
-        if method.ode_order is None or "schedule" in method.needs or method.misfit(problem.process):
+        if method.ode_order is not None and "schedule" not in method.needs and not method.misfit(problem.process):
+            yield (method.name, "ode", "none", ""), partial(_ode, problem, method, quick)
+
+
+def _ode(problem: sf.analysis.Problem, method: Any, quick: bool) -> Row:
+    order = method.ode_order
+    if method.fixed:
+        finest = 10 if quick else 15 if order == 1 else 13
+        runs: list[dict[str, Any]] = [{"steps": 2**k} for k in range(finest - 6, finest)]
+    else:  # not so small that the lowest orders take for ever, nor so large that the steps are not yet in proportion
+        exponents = range(8, round(4 * min(11, 2 + 1.7 * order)) + 1, 4 if quick else 2)
+        runs = [{"rtol": 10 ** (-k / 4), "atol": 10 ** (-k / 4)} for k in exponents]
+    dts, errors, failures = [], [], []
+    for options in runs:
+        try:
+            solution = problem.solve(method=method.name, **options)
+        except sf.SolveError as error:
+            failures.append(f"{next(iter(options.items()))}: {error}")
             continue
-        order = method.ode_order
-        if method.fixed:
-            finest = 11 if quick else 15 if order == 1 else 13
-            runs: list[dict[str, Any]] = [{"steps": 2**k} for k in range(finest - 6, finest)]
-        else:  # not so small that the lowest orders take for ever, nor so large that the steps are not yet in proportion
-            exponents = range(8, round(4 * min(11, 2 + 1.7 * order)) + 1, 4 if quick else 2)
-            runs = [{"rtol": 10 ** (-k / 4), "atol": 10 ** (-k / 4)} for k in exponents]
-        dts, errors, failures = [], [], []
-        for options in runs:
-            try:
-                solution = problem.solve(method=method.name, **options)
-            except sf.SolveError as error:
-                failures.append(f"{next(iter(options.items()))}: {error}")
-                continue
-            accepted = options.get("steps") or solution.stats.get("accepted") or solution.stats["nfe_drift"]
-            if problem.length / float(accepted) in dts:
-                continue
-            dts.append(problem.length / float(accepted))
-            errors.append((solution.final - problem.truth()).square().mean().sqrt())
-        found = row(method.name, "ode", "none", "", order, dts, torch.tensor(errors, dtype=torch.float64), floor=2e-13)
-        yield {**found, "failed": failures} if failures else found
+        accepted = options.get("steps") or solution.stats.get("accepted") or solution.stats["nfe_drift"]
+        if problem.length / float(accepted) in dts:
+            continue
+        dts.append(problem.length / float(accepted))
+        errors.append((solution.final - problem.truth()).square().mean().sqrt())
+    found = row(method.name, "ode", "none", "", order, dts, torch.tensor(errors, dtype=torch.float64), floor=2e-13)
+    return {**found, "failed": failures} if failures else found
 
 
 # --- with a schedule ----------------------------------------------------------------------------------------------------
@@ -228,15 +240,15 @@ MEAN, VARIANCE, START = 0.7, 0.3, 1.5
 GAUSSIAN = sf.laws.GaussianMixture(*(torch.tensor(v, dtype=torch.float64) for v in ([1.0], [[MEAN]], [VARIANCE])))
 
 
-def scheduled(quick: bool) -> Iterator[Row]:
+def scheduled(quick: bool) -> Iterator[Task]:
     for method in sf.methods():
         if "schedule" not in method.needs:
             continue
         if method.ode_order is not None:
-            yield _flow(method, quick)
+            yield (method.name, "ode", "none", ""), partial(_flow, method, quick)
         if method.strong_order and "H" not in method.needs:
-            yield _reversal(method, quick)
-            yield _moments(method, quick)
+            yield (method.name, "strong", "additive", "ito"), partial(_reversal, method, quick)
+            yield (method.name, "weak", "additive", "ito"), partial(_moments, method, quick)
 
 
 def _flow(method: Any, quick: bool) -> Row:
@@ -301,21 +313,42 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    file = options.out / "orders.json"
+    file, unfinished = (options.out / f"{name}.json" for name in ("orders", "orders-unfinished"))
     kept: list[Row] = json.loads(file.read_text())["rows"] if options.only and file.exists() else []
+    settings = {"quick": options.quick, "sdeflow": sf.__version__, "torch": torch.__version__}
+    taken = resumed(unfinished, settings)
     rows: list[Row] = []
     began = time.monotonic()
     for suite in (strong, weak, ode, scheduled):
         if options.only not in ("", suite.__name__):
             continue
-        for found in suite(options.quick):
-            rows.append({"suite": suite.__name__, **found})
-            said = found.get("message") or "{:5.2f} ({:.2f} to {:.2f})".format(found["order"], *found["interval"])
-            verdict = "" if found.get("met", True) else "  NOT MET"
-            what = f"{found['method']:26} {found['kind']:7} {found['noise']:12} {found['calculus']:13}"
-            print(f"{what} claim {found['claim']:<4g} {said}{verdict}", flush=True)
+        for what, measure in suite(options.quick):
+            place = (suite.__name__, *what)
+            began_row = time.monotonic()
+            found = taken.get(place) or {"suite": suite.__name__, **measure()}
+            took = "taken over" if place in taken else f"{time.monotonic() - began_row:.1f} s"
+            taken[place] = found
+            write(unfinished.stem, {"settings": settings, "rows": list(taken.values())}, options.out)
+            rows.append(found)
+            tell(found, took)
     print(f"{time.monotonic() - began:.0f} s")
     write("orders", {"rows": [*rows, *(row for row in kept if row["suite"] != options.only)]}, options.out)
+    unfinished.unlink()
+
+
+def resumed(unfinished: Path, settings: Row) -> dict[tuple[str, ...], Row]:
+    """The rows of a run with the same settings that was interrupted, by suite, method, kind, noise and calculus."""
+    if not unfinished.exists() or (record := json.loads(unfinished.read_text()))["settings"] != settings:
+        return {}
+    keys = ("suite", "method", "kind", "noise", "calculus")
+    return {tuple(found[key] for key in keys): found for found in record["rows"]}
+
+
+def tell(found: Row, took: str) -> None:
+    said = found.get("message") or "{:5.2f} ({:.2f} to {:.2f})".format(found["order"], *found["interval"])
+    verdict = "" if found.get("met", True) else "  NOT MET"
+    what = f"{found['method']:26} {found['kind']:7} {found['noise']:12} {found['calculus']:13}"
+    print(f"{what} claim {found['claim']:<4g} {said}{verdict}  {took}", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ LINES = (
     Line("`tsit5`, a network at 1e-6", "torchdiffeq `dopri5`", "ode_engine", "network", "tsit5 shared"),
     Line("exact log-density in the plane, at equal error", "the fastest peer", "likelihood", "exact, 2-D", "sdeflow"),
     Line("exact log-density in 8 dimensions", "the fastest peer", "likelihood", "exact, 8-D", "sdeflow"),
-    Line("log-density by probes, 784 dimensions", "the fastest peer", "likelihood", "probes", "sdeflow"),
+    Line("log-density by probes, 784 dimensions, calm", "the fastest peer", "likelihood", "probes, calm", "sdeflow"),
+    Line("log-density by probes, 784 dimensions, restless", "the fastest peer", "likelihood", "probes, restless", "sdeflow"),
     Line("a training step of a continuous flow", "the fastest peer", "likelihood", "training", "sdeflow backprop"),
 )
 
@@ -117,6 +118,30 @@ def orders(record: Mapping[str, Any], kind: str) -> str:
             measured = [f"{row['order']:.2f}", f"{low:.2f} to {high:.2f}", _verdict(row)]
         lines.append(_line([f"`{row['method']}`", *where, f"{row['claim']:g}", *measured]))
     return "\n".join(lines)
+
+
+def scaling(record: Mapping[str, Any] | None) -> str:
+    """What a solve costs that does not grow, what each row, coordinate and step adds, and where the two are equal."""
+    if record is None:
+        return "Nothing has been recorded yet."
+    heads = ["method", "along", "sizes", "does not grow", "each", "bends at"]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for row in record["rows"]:
+        sizes = f"{row['sizes'][0]:,} to {row['sizes'][-1]:,}" if len(row["sizes"]) > 1 else f"{row['sizes'][0]}"
+        if row["axis"] == "threads":
+            fastest = max(row["speed-up"])
+            costs = ["", f"{fastest:.2g} times as fast with {row['sizes'][row['speed-up'].index(fastest)]}"]
+        else:
+            costs = [f"{row['ms that do not grow']:.2g} ms", f"{row['microseconds for each']:.2g} µs"]
+        bends = "" if row["bends at"] is None else _rounded(row["bends at"])
+        lines.append(_line([f"`{row['method']}`", row["axis"], sizes, *costs, bends]))
+    machine = record["environment"]
+    return "\n".join([*lines, "", f"Measured on {machine['processor']}, torch {machine['torch']}."])
+
+
+def _rounded(size: float) -> str:
+    """To two digits: 1234.5 is 1,200."""
+    return f"{float(f'{size:.2g}'):,.0f}"
 
 
 def _verdict(row: Row) -> str:

@@ -35,7 +35,6 @@ POWERS = {"whole": (1.0, 2.0, 3.0), "half": (0.5, 1.0, 1.5, 2.0)}  # of h in the
 MOST_BEND = {"strong": 0.5, "weak": 0.5, "ode": 0.4}  # the fitted |f| at the coarsest step of the range
 ABOVE_FLOOR = {"strong": 8.0, "weak": 5.0, "ode": 8.0}  # an error that is fitted is at least so many floors
 FEWEST = 3  # points that make a fit
-ROBUST = 4  # points that are left when pre-asymptotic ones go
 
 # h* in units of the coarsest step of the range, and the scatter of log E: what is weighed against the data.
 BEND_SCALES = tuple(2.0**k for k in range(-2, 4))
@@ -99,8 +98,8 @@ def fit_order(
 
     The range of the fit is chosen by two rules. *Floor*: from the first error, coarse to fine, that is below 8 floors (weak:
     5 of its standard errors), points are left out. *Pre-asymptotic*: while the fitted bend at the coarsest step is more than
-    0.5 in log E (ode: 0.4), where its series cannot be trusted, and more than 4 points are left, that step is left out
-    and the rest fitted again.
+    0.5 in log E (ode: 0.4), where its series cannot be trusted, that step is left out and the rest fitted again, as long as
+    there are at least as many points left as the bend has powers, and one more: 4, with half powers 5.
 
     The interval is from a bootstrap over the paths and from the law of the bend (see the module's text). On the synthetic
     data of ``benchmarks/order_estimator.py`` it covers the true slope as often as its level says.
@@ -155,12 +154,12 @@ def fit_order(
         sampling = torch.cov(_log_errors(replicates, floor, kind)[:, :stop].mT)
     else:  # a floor has either sign
         sampling = (floor / means[:stop]).square().diag()
-    first = 0
+    first, least = 0, 1 + len(POWERS[powers])
     while True:
         used = slice(first, stop)
         posterior = _posterior(steps[used], log[used], sampling[used, used], kind, powers)
         bent = abs(posterior.bend) > MOST_BEND[kind]
-        if not bent or stop - first <= ROBUST:
+        if not bent or stop - first <= least:
             break
         first += 1
     tail = (1 - level) / 2

@@ -149,7 +149,7 @@ def order(
     if kind == "weak":
         errors, floor = _weak(problem, ends, path, function), 0.0
     else:
-        truth, floor = _truth(problem, path)
+        truth, floor = problem.truth(path), problem.doubt(path)
         apart = torch.stack([(x - truth).flatten(1).square().mean(1) for x in ends.values()], 1)
         errors = apart.mean(0).sqrt() if kind == "ode" else apart.sqrt()
     fit = fit_order(list(ends), errors, kind=kind, floor=floor, powers=powers, level=level)
@@ -193,19 +193,6 @@ def _ends(
             f"The first failure: {next(iter(failed.values()))}"
         )
     return ends, failed
-
-
-def _truth(problem: Problem, path: Driver | None) -> tuple[Tensor, float]:
-    """The truth, and how far it may be off: what is said of it, rounding, and the distance of a reference to a coarser one."""
-    truth = problem.truth(path)
-    size = truth.square().mean().sqrt().item()
-    floor = max(problem.accuracy, 8 * torch.finfo(truth.dtype).eps * size)
-    steps = (problem.reference or {}).get("steps")
-    if problem.reference is not None and isinstance(steps, int) and not problem.accuracy:
-        noise = {} if path is None else {"brownian": path}
-        coarser = problem.solve(**{**problem.reference, "steps": steps // 2}, **noise).final
-        floor = max(floor, (truth - coarser).square().mean().sqrt().item())
-    return truth, floor
 
 
 def _moment(problem: Problem, function: str | Functional | None) -> Moment | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from sdeflow.solvers.noise import noise_shape
 __all__ = ["Moment", "Problem"]
 
 Exact = Tensor | Callable[[Any], Tensor]
+KEPT = 2  # reference solutions: the truth, and the one with half the steps
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Problem:
         exact: The state at the end: a tensor for an ODE, for an SDE a function of the Brownian path that drives it (the
             solution x(W) of that path). It says the truth, so no reference is computed.
         reference: What :func:`sdeflow.solve` is told for a reference solution where no exact one is known, such as
-            ``{"method": "rk4", "steps": 4096}``. For an SDE it is solved on the same path as the methods.
+            ``{"method": "rk4", "steps": 4096}``. For an SDE it is solved on the same path as the methods. It is solved once for
+            each path, and again when x0 or a parameter of the process has changed; a process that changes otherwise, such
+            as by a constant that its drift reads, is another problem.
         moments: Expectations that are known, by name; enough by themselves where only weak errors are asked for.
         breakpoints: Times at which a coefficient jumps; every solve is told.
         accuracy: How far off the truth may be, root-mean-square; what is known of a stored or a reference solution.
@@ -76,6 +79,7 @@ class Problem:
     tags: tuple[str, ...] = ()
     name: str = "problem"
     source: str = ""
+    _solved: dict[Hashable, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         both = self.exact is not None and self.reference is not None
@@ -150,10 +154,50 @@ class Problem:
                 f"of {self.name!r} only moments are known, {', '.join(map(repr, self.moments))}, not the end of each path; "
                 f"ask for weak errors, or give the problem a reference=."
             )
-        return self.solve(**self.reference, **({} if path is None else {"brownian": path})).final
+        return self._referred(self.reference, path)
+
+    def doubt(self, path: Driver | None = None) -> float:
+        """How far off the truth may be, root-mean-square: what is said of it, rounding, and how far a reference solution is
+        from one with half its steps.
+
+        Example:
+            >>> import math
+            >>> decay = sf.analysis.Problem(
+            ...     sf.ODE(lambda t, x: -x), torch.ones(1, 1).double(), reference={"method": "heun", "steps": 64}
+            ... )
+            >>> off = abs(float(decay.truth()) - math.exp(-1))
+            >>> off < decay.doubt() < 5 * off
+            True
+        """
+        truth = self.truth(path)
+        known = max(self.accuracy, 8 * torch.finfo(truth.dtype).eps * truth.square().mean().sqrt().item())
+        steps = (self.reference or {}).get("steps")
+        if self.reference is None or not isinstance(steps, int) or self.accuracy:
+            return known
+        coarser = self._referred({**self.reference, "steps": steps // 2}, path)
+        return max(known, (truth - coarser).square().mean().sqrt().item())
+
+    def _referred(self, options: dict[str, Any], path: Driver | None) -> Tensor:
+        """A reference solution; the last ones are kept, so that methods which are compared one by one share theirs."""
+        tensors = (self.x0, *self.process.parameters(), *self.process.buffers())
+        state = tuple((tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in tensors)
+        key = (repr(sorted(options.items())), state, _identity(path))
+        if key not in self._solved:
+            while len(self._solved) >= KEPT:
+                del self._solved[next(iter(self._solved))]
+            self._solved[key] = self.solve(**options, **({} if path is None else {"brownian": path})).final
+        return self._solved[key].clone()
 
     def needs_levy(self, names: Sequence[str]) -> bool:
         """Whether one of the methods, or the reference, asks for space-time Lévy area."""
         table = methods()
         used = [*names, *([self.reference["method"]] if self.reference and "method" in self.reference else [])]
         return any({"H", "A"} & set(table[name].needs) for name in used if name in table)
+
+
+def _identity(path: Driver | None) -> Hashable:
+    """What a path is a function of; a driver of another kind is only itself. Lévy area, there or not, changes no W."""
+    if not isinstance(path, BrownianPath):
+        return path
+    edges = path.edges().tobytes()
+    return path.seed, path.shape, path.first_row, edges, path.dtype, str(path.device)

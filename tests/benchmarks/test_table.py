@@ -107,3 +107,19 @@ def test_every_claim_of_the_registry_has_a_row(table):
 def test_records_are_json_with_an_environment():
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         assert "torch" in json.loads(path.read_text())["environment"], path
+
+
+def test_scaling_says_where_costs_bend(table):
+    row = {
+        "method": "a",
+        "axis": "batch",
+        "sizes": [1, 2, 4],
+        "ms that do not grow": 3.0,
+        "microseconds for each": 2.43,
+    }
+    threads = {"method": "a", "axis": "threads", "sizes": [1, 2, 4], "speed-up": [1.0, 1.9, 1.8], "bends at": 2}
+    lines = table.scaling(record({**row, "bends at": 1234.5}, {**row, "bends at": None}, threads)).splitlines()
+    assert lines[2] == "| `a` | batch | 1 to 4 | 3 ms | 2.4 µs | 1,200 |"
+    assert lines[3].endswith("| 2.4 µs |  |")
+    assert "1.9 times as fast with 2 | 2 |" in lines[4] and "a machine" in lines[-1]
+    assert table.scaling(None) == "Nothing has been recorded yet."
