@@ -194,7 +194,9 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", choices=[[], "memory", "geometric", *PARTS], help="these rows; all of them if none"
     )
-    parser.add_argument("--quick", action="store_true", help="three sizes, no deep tree, fewer repeats: about two minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="three sizes, no deep tree, fewer repeats: about two minutes"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -62,7 +62,13 @@ LINES = (
     Line("exact log-density in the plane, at equal error", "the fastest peer", "likelihood", "exact, 2-D", "sdeflow"),
     Line("exact log-density in 8 dimensions", "the fastest peer", "likelihood", "exact, 8-D", "sdeflow"),
     Line("log-density by probes, 784 dimensions, calm", "the fastest peer", "likelihood", "probes, calm", "sdeflow"),
-    Line("log-density by probes, 784 dimensions, restless", "the fastest peer", "likelihood", "probes, restless", "sdeflow"),
+    Line(
+        "log-density by probes, 784 dimensions, restless",
+        "the fastest peer",
+        "likelihood",
+        "probes, restless",
+        "sdeflow",
+    ),
     Line("a training step of a continuous flow", "the fastest peer", "likelihood", "training", "sdeflow backprop"),
 )
 
@@ -132,7 +138,7 @@ def scaling(record: Mapping[str, Any] | None) -> str:
             fastest = max(row["speed-up"])
             costs = ["", f"{fastest:.2g} times as fast with {row['sizes'][row['speed-up'].index(fastest)]}"]
         else:
-            costs = [f"{row['ms that do not grow']:.2g} ms", f"{row['microseconds for each']:.2g} µs"]
+            costs = [f"{_rounded(row['ms that do not grow'])} ms", f"{_rounded(row['microseconds for each'])} µs"]
         bends = "" if row["bends at"] is None else _rounded(row["bends at"])
         lines.append(_line([f"`{row['method']}`", row["axis"], sizes, *costs, bends]))
     machine = record["environment"]
@@ -140,8 +146,8 @@ def scaling(record: Mapping[str, Any] | None) -> str:
 
 
 def _rounded(size: float) -> str:
-    """To two digits: 1234.5 is 1,200."""
-    return f"{float(f'{size:.2g}'):,.0f}"
+    """To two digits: 1234.5 is 1,200, and .4321 is 0.43."""
+    return f"{float(f'{size:.2g}'):,.0f}" if size >= 10 else f"{size:.2g}"
 
 
 def _verdict(row: Row) -> str:
