@@ -9,7 +9,7 @@ sample. (With W₂² to other data it is as noisy as that is, and a flow that fa
 E∫‖v‖²dt itself. Standard errors are over seeds; figures are printed and written after each. One core, about a minute a seed.
 
 For exact plans the order is known: none has less energy than optimal transport; the Schrödinger bridge lies between it and the
-independent coupling, to which it tends as its noise grows, and to the former where the noise goes to nothing (Tong et al., 2024,
+independent coupling, to which it tends as its noise grows, and to the former as the noise goes to nothing (Tong et al., 2024,
 https://arxiv.org/abs/2302.00482); and a reflow never costs more than the flow whose pairs it learns (Liu et al., 2023,
 https://arxiv.org/abs/2209.03003). What batches and networks make of it is measured.
 """
