@@ -2,7 +2,7 @@
 
     python benchmarks/ode_engine.py [--quick] [--out benchmarks/results]
 
-One thread, float32, no gradients; calls take turns and medians are compared. ``ratio`` is torchdiffeq's time over ours at the
+One thread, float32, no gradients; calls take turns. ``ratio`` is torchdiffeq's time over ours, the median of the rounds, at the
 same tolerance (``rtol = atol``) unless a row says otherwise; ``worst error`` is that of the worst sample, against a solve at
 1e-12.
 """
@@ -46,13 +46,18 @@ def calls_of(velocity: Velocity) -> tuple[Velocity, list[int]]:
 def compare(
     velocity: Velocity, x: Tensor, end: float, tolerance: float, ours: dict[str, dict[str, Any]], repeats: int
 ) -> list[dict[str, Any]]:
-    """torchdiffeq's dopri5, ours in several ways, and the bare evaluations that each of them needs."""
+    """torchdiffeq's dopri5, torchode's where it is, ours in several ways, and the bare evaluations that each of them needs."""
     exact = torchdiffeq.odeint(velocity, x.double(), torch.tensor([0.0, end]), rtol=1e-12, atol=1e-12, method="dopri8")[
         -1
     ]
 
-    def theirs(f: Velocity) -> Tensor:
-        return torchdiffeq.odeint(f, x, torch.tensor([0.0, end]), rtol=tolerance, atol=tolerance, method="dopri5")[-1]
+    peers: dict[str, Callable[[Velocity], Tensor]] = {
+        "torchdiffeq dopri5": lambda f: torchdiffeq.odeint(
+            f, x, torch.tensor([0.0, end]), rtol=tolerance, atol=tolerance, method="dopri5"
+        )[-1]
+    }
+    if importlib.util.find_spec("torchode"):
+        peers["torchode dopri5"] = lambda f: torchode(f, x, end, tolerance)
 
     def solver(options: dict[str, Any]) -> Callable[[], sf.Solution]:
         process, chosen = sf.ODE(velocity, interval=(0.0, end)), {"rtol": tolerance, **options}
@@ -60,12 +65,14 @@ def compare(
 
     solvers = {name: solver(options) for name, options in ours.items()}
     first = {name: solve() for name, solve in solvers.items()}  # what is compiled is compiled here
-    counted, counts_theirs = calls_of(velocity)
-    finals = {"torchdiffeq dopri5": theirs(counted), **{name: solution.final for name, solution in first.items()}}
-    counts = {"torchdiffeq dopri5": len(counts_theirs)}
-    counts |= {name: sol.stats.get("calls", sol.stats["nfe_drift"]) for name, sol in first.items()}
+    finals = {name: solution.final for name, solution in first.items()}
+    counts = {name: sol.stats.get("calls", sol.stats["nfe_drift"]) for name, sol in first.items()}
+    for name, peer in peers.items():
+        counted, counts_theirs = calls_of(velocity)
+        finals[name], counts[name] = peer(counted), len(counts_theirs)
     t = torch.tensor(0.1)
-    calls: dict[str, Callable[[], Any]] = {"torchdiffeq dopri5": lambda: theirs(velocity), **solvers}
+    calls: dict[str, Callable[[], Any]] = {name: lambda peer=peer: peer(velocity) for name, peer in peers.items()}
+    calls |= solvers
     calls["the velocity, bare, 100 times"] = lambda: [velocity(t, x) for _ in range(100)]
     times = harness.side_by_side(calls, repeats)
     bare = times.pop("the velocity, bare, 100 times") / 100
@@ -74,7 +81,7 @@ def compare(
             "shape": list(x.shape),
             "what": name,
             "ms": ms,
-            "ratio": times["torchdiffeq dopri5"] / ms,
+            "ratio": times.ratio("torchdiffeq dopri5", name),
             "evaluations": counts[name],
             "over bare evaluations": ms / (counts[name] * bare),
             "worst error": (finals[name].double() - exact).abs().max().item(),
@@ -82,6 +89,18 @@ def compare(
         }
         for name, ms in times.items()
     ]
+
+
+def torchode(velocity: Velocity, x: Tensor, end: float, tolerance: float) -> Tensor:
+    """Its dopri5, in which every row has steps of its own, as its documentation writes it."""
+    library = importlib.import_module("torchode")
+    term = library.ODETerm(lambda t, x: velocity(t[:, None], x))
+    controller = library.IntegralController(atol=tolerance, rtol=tolerance, term=term)
+    solver = library.AutoDiffAdjoint(library.Dopri5(term=term), controller)
+    starts, ends = x.new_zeros(len(x)), x.new_full((len(x),), end)
+    problem = library.InitialValueProblem(y0=x, t_start=starts, t_end=ends)
+    final: Tensor = solver.solve(problem).ys[:, -1]
+    return final
 
 
 def non_stiff(repeats: int) -> list[dict[str, Any]]:

@@ -303,6 +303,7 @@ def _moments(method: Any, quick: bool) -> Row:
     return row(method.name, "weak", "additive", "ito", claim, [1 / n for n in counts], torch.stack(errors), floor=1e-12)
 
 
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer paths and step sizes, about a minute")
@@ -312,7 +313,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
     file, unfinished = (options.out / f"{name}.json" for name in ("orders", "orders-unfinished"))
     kept: list[Row] = json.loads(file.read_text())["rows"] if options.only and file.exists() else []
     settings = {"quick": options.quick, "sdeflow": sf.__version__, "torch": torch.__version__}

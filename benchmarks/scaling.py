@@ -101,12 +101,12 @@ def threads(method: str, quick: bool) -> Row:
     }
 
 
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two methods and smaller sizes, under a minute")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    torch.set_grad_enabled(False)
     methods = ("euler-maruyama", "rk4") if options.quick else ("euler-maruyama", "sriw1", "torchsde:euler", "rk4")
     rows = []
     for method in methods:

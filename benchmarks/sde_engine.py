@@ -189,6 +189,7 @@ PARTS: dict[str, Callable[[tuple[int, ...], bool], list[Row]]] = {
 }
 
 
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -212,7 +213,6 @@ def main() -> None:
         # Some parts have a record of their own, so that one record is one run.
         write("_".join(["sde_engine", *options.parts]), {"rows": rows}, options.out)
 
-    torch.set_grad_enabled(False)  # for all alike
     if "memory" in parts:
         record([memory(quick)])  # first, while the peak is still the start's
     if "geometric" in parts:
