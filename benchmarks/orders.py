@@ -13,7 +13,7 @@ Every line is kept in orders-unfinished.json as soon as it is measured; after Ct
 - Methods that need a schedule: on Gaussian mixtures, in steps that are equal in log-SNR.
 
 A claim is met unless the whole 95 % interval is more than 0.1 below it. What the wrapped libraries themselves declare is
-recorded beside what the registry claims. About ten minutes on one core.
+recorded beside what the registry claims. A few minutes on one core.
 """
 
 from __future__ import annotations
