@@ -92,7 +92,7 @@ class CompiledLoop:
         self._refusal: Exception | None = None
         dtype, function, axes = velocity.dtype, velocity.function, [1] * (like.ndim - 1)
         clock = [] if shared else [-1, *axes]
-        stages, table, weights = len(tableau.c), tableau.table, tolerance.weights
+        stages, weights = len(tableau.c), tolerance.weights
 
         def step(now: Moving, fixed: Fixed) -> Moving:
             x = now.x
@@ -106,7 +106,7 @@ class CompiledLoop:
             def at(c: float) -> Tensor:
                 return (t1 if c == 1 else t + c * length).clamp(low, high).to(dtype).reshape(clock)
 
-            sums = Sums(table, stages)
+            sums = Sums(tableau)
             sums.begin(x, length.to(x.dtype).reshape(-1, *axes))
             sums.put(0, now.velocity)
             x1 = x
@@ -115,7 +115,7 @@ class CompiledLoop:
                 sums.put(i + 1, function(at(c), x1))
             velocity1 = sums.rows[stages - 1]
             measure = Tolerance(relative.to(x.dtype), absolute.to(x.dtype), weights)
-            error = measure.error(sums.changes(tableau.first_error), x, x1)
+            error = measure.error(sums.errors(), x, x1)
             if shared:
                 error = shared_error(error).reshape(1)
             ok = error <= 1  # not so where it is NaN
@@ -128,7 +128,7 @@ class CompiledLoop:
                     sums.put(i, function(at(c), sums.move(i - 1, i)))
                 to = fixed.inner[:, None]
                 place = ((to - t) / torch.where(moving, length, 1.0)).to(x.dtype)
-                inside = horner(sums.polynomial(tableau.dense)[:, None], place.reshape(len(to), -1, *axes))
+                inside = horner(sums.polynomial()[:, None], place.reshape(len(to), -1, *axes))
                 here = (accepted & (to > t) & (to <= t1)).reshape(len(to), -1, *axes)
                 at_end = (to == t1).reshape(len(to), -1, *axes)
                 saved = torch.where(here, torch.where(at_end, x1, inside), saved)

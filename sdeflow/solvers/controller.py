@@ -41,7 +41,7 @@ OWN_NOISY, SHARED_NOISY = 0.2, 0.4
 
 SLOWEST = 1e-3  # rates of change of a velocity, per unit of time, below which a first step does not grow further
 
-WORST = 4.0  # tolerances that the error of the worst sample of a batch may reach
+WORST = 8.0  # tolerances that the error of the worst sample of a batch may reach
 
 
 class Tolerance:
@@ -90,8 +90,9 @@ class Tolerance:
         sizes = self.norm(relative if relative.ndim == 3 else relative.flatten(2))
         if sizes.shape[0] == 1:
             return sizes[0]
-        first, second = sizes.double().square().unbind()
-        return first / (first + 0.01 * second).sqrt_().clamp_(min=1e-300)
+        first, second = sizes.unbind()
+        tiny = torch.finfo(sizes.dtype).tiny
+        return first * (first / torch.hypot(first, 0.1 * second).clamp_(min=tiny))
 
 
 class Controller:

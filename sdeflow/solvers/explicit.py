@@ -27,7 +27,7 @@ class ExplicitRungeKutta:
         self.evaluations = self.count - 1
         self.lookups = len(tableau.extra_c)
         self.places = tableau.c[1:]
-        self.stages: Stages = Buffer(tableau.table, self.count, x, shared)
+        self.stages: Stages = Buffer(tableau, x, shared)
 
     def start(self, low: float, high: float, t: float | Tensor, x: Tensor) -> int:
         self.velocity.within(low, high)
@@ -39,7 +39,7 @@ class ExplicitRungeKutta:
 
     def begin_with(self, k: Tensor) -> None:
         if k.requires_grad and isinstance(self.stages, Buffer):
-            self.stages = Sums(self.tableau.table, self.count)
+            self.stages = Sums(self.tableau)
         self.stages.put(0, k)
 
     def first_step(self, tolerance: Tolerance, t: float | Tensor, x: Tensor, longest: float) -> Tensor:
@@ -65,9 +65,9 @@ class ExplicitRungeKutta:
         self.velocity.counter.drift += len(times)
         self.step, self.ends = step, (before, y)
         if not graph:
-            return Attempt(y, stages.changes(self.tableau.first_error))
+            return Attempt(y, stages.errors())
         with torch.no_grad():
-            return Attempt(y, stages.changes(self.tableau.first_error))
+            return Attempt(y, stages.errors())
 
     def arrive(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity at the end of the step, with which the next one begins."""
@@ -76,7 +76,7 @@ class ExplicitRungeKutta:
     def follow(self) -> None:
         """From here on gradients are wanted."""
         first = self.stages.first.clone()
-        self.stages = Sums(self.tableau.table, self.count)
+        self.stages = Sums(self.tableau)
         self.stages.put(0, first)
 
     def advance(self, accepted: Tensor | None) -> None:
@@ -91,7 +91,7 @@ class ExplicitRungeKutta:
             for i, time in enumerate(times, start=first):
                 stages.put(i, self.velocity.function(time, stages.move(i - 1, i)))
             self.velocity.counter.drift += self.lookups
-        return stages.polynomial(tableau.dense)
+        return stages.polynomial()
 
     def narrow(self, keep: Tensor, t: float | Tensor, x: Tensor) -> bool:
         assert isinstance(t, Tensor)

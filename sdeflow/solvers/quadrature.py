@@ -223,7 +223,7 @@ class Quadrature:
         self.first = now if accepted is None else torch.where(accepted[:, None], now, self.first)
 
     def polynomial(self) -> Tensor:
-        x = self.x.stages.polynomial(self.tableau.dense).flatten(2)
+        x = self.x.stages.polynomial().flatten(2)
         basis = self.start_of.new_tensor(integrated_basis(self.rule.nodes)).t()[..., None, None]
         changes = (combined(basis, self.values) * self.step.width).unbind()
         rest = [torch.zeros_like(self.start_of)] * (len(x) - 1 - len(changes))

@@ -13,13 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sdeflow.solvers.tableaus import Row
+from sdeflow.solvers.tableaus import Tableau
 
 __all__ = ["Buffer", "Stages", "Sums"]
 
 
 class Stages(Protocol):
-    """k_1 … k_s of a step, and x + h Σ_i w_i k_i with the weights of a row of the table.
+    """k_1 … k_s of a step, and x + h Σ_i w_i k_i with the weights of a row of the method's table.
 
     Attributes:
         rows: The stages.
@@ -45,26 +45,27 @@ class Stages(Protocol):
     def move(self, row: int, count: int) -> Tensor:
         """x + h Σ_{i < count} w_i k_i."""
 
-    def changes(self, first: int) -> Tensor:
-        """h Σ_i w_i k_i for the rows of the table from there on, stacked."""
+    def errors(self) -> Tensor:
+        """The error estimates h Σ_i e_i k_i, stacked; they hold until the next step's."""
 
-    def polynomial(self, dense: Sequence[Row]) -> Tensor: ...
+    def polynomial(self) -> Tensor:
+        """The dense output, a polynomial in the place θ in the step."""
 
 
 class Buffer:
     """Stages without gradients: rows of one matrix, and a combination is one product with it.
 
     Arguments:
-        table: The weights.
-        main: How many stages are there in every step.
+        tableau: The method.
         x: A state.
         shared: Whether the batch shares its steps: then the weights are multiplied by h once a step, and not the products.
     """
 
-    def __init__(self, table: Sequence[Row], main: int, x: Tensor, shared: bool) -> None:
-        self.table, self.main = x.new_tensor(table), main
+    def __init__(self, tableau: Tableau, x: Tensor, shared: bool) -> None:
+        self.table, self.main, self.dense = x.new_tensor(tableau.table), len(tableau.c), tableau.dense
         self.weights = torch.empty_like(self.table) if shared else self.table
-        self.ladder = [row[: i + 1] for i, row in enumerate(self.weights[: main - 1].unbind())]
+        self.ladder = [row[: i + 1] for i, row in enumerate(self.weights[: self.main - 1].unbind())]
+        self.of_errors = self.weights[tableau.first_error :, : self.main].unbind()
         self.parts: dict[tuple[int, int], Tensor] = {}
         self.resize(x)
 
@@ -74,7 +75,8 @@ class Buffer:
         self.k = x.new_empty(count, x.numel())
         self.rows = list(self.k.view(count, *x.shape).unbind())
         self.upto = [self.k[: i + 1].t() for i in range(count)]
-        self.one = self.k[:1].view(1, *x.shape)
+        self.estimates = x.new_empty(len(self.of_errors), *x.shape)
+        self.flat_estimates = self.estimates.view(len(self.of_errors), -1).unbind()
         self.reached: tuple[Tensor, Tensor] = (x, x.reshape(-1))
 
     @property
@@ -116,14 +118,15 @@ class Buffer:
         self.reached = (x, flat)
         return x
 
-    def changes(self, first: int) -> Tensor:
+    def errors(self) -> Tensor:
         # Not one product of matrices: those round a column by its place, and a sample must not depend on its batch-mates.
-        stages, count = self.upto[self.main - 1], self.main
-        totals = [torch.mv(stages, self.part(i, count)) for i in range(first, self.table.shape[0])]
-        every = totals[0].view_as(self.one) if len(totals) == 1 else torch.stack(totals).view(-1, *self.x.shape)
-        return every if self.wide is None else every.mul_(self.wide)
+        stages = self.upto[self.main - 1]
+        for weights, estimate in zip(self.of_errors, self.flat_estimates, strict=True):
+            torch.mv(stages, weights, out=estimate)
+        return self.estimates if self.wide is None else self.estimates.mul_(self.wide)
 
-    def polynomial(self, dense: Sequence[Row]) -> Tensor:
+    def polynomial(self) -> Tensor:
+        dense = self.dense
         weights, stages = self.k.new_tensor(dense).t().contiguous(), self.upto[len(dense) - 1]
         change = torch.stack([torch.mv(stages, row) for row in weights]).view(-1, *self.x.shape).mul_(self.width)
         return torch.cat([self.x[None], change])
@@ -133,13 +136,12 @@ class Sums:
     """Stages with gradients: tensors of their own, summed.
 
     Arguments:
-        table: The weights.
-        main: How many stages are there in every step.
+        tableau: The method.
     """
 
-    def __init__(self, table: Sequence[Row], main: int) -> None:
-        self.table, self.main = table, main
-        self.rows: list[Tensor] = [torch.empty(0)] * len(table[0])
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau, self.table, self.main = tableau, tableau.table, len(tableau.c)
+        self.rows: list[Tensor] = [torch.empty(0)] * len(self.table[0])
 
     @property
     def first(self) -> Tensor:
@@ -172,10 +174,10 @@ class Sums:
         total = self.total(self.table[row][:count])
         return self.x + total if isinstance(self.width, float) else torch.addcmul(self.x, total, self.width)
 
-    def changes(self, first: int) -> Tensor:
-        totals = torch.stack([self.total(row) for row in self.table[first:]])
+    def errors(self) -> Tensor:
+        totals = torch.stack([self.total(row) for row in self.table[self.tableau.first_error :]])
         return totals if isinstance(self.width, float) else totals * self.width
 
-    def polynomial(self, dense: Sequence[Row]) -> Tensor:
-        change = torch.stack([self.total(weights) for weights in zip(*dense, strict=True)])
+    def polynomial(self) -> Tensor:
+        change = torch.stack([self.total(weights) for weights in zip(*self.tableau.dense, strict=True)])
         return torch.cat([self.x[None], change if isinstance(self.width, float) else change * self.width])

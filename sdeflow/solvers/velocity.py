@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,8 +82,8 @@ class Velocity:
             rows = torch.addcmul(t, self.columns[places], h).clamp_(low, high)
             return rows.to(self.dtype).view(len(places), -1, *self.axes).unbind()
         assert isinstance(h, float) and isinstance(t1, float)
-        values = [min(max(t1 if c == 1 else t + c * h, low), high) for c in places]
-        return torch.tensor(values, dtype=self.dtype, device=self.device).unbind()
+        values = np.array([min(max(t1 if c == 1 else t + c * h, low), high) for c in places])
+        return torch.from_numpy(values).to(self.device, self.dtype).unbind()  # a list takes three times as long
 
     def narrow(self, keep: Tensor, t: float | Tensor, x: Tensor, f: Tensor) -> Velocity | None:
         """This for some rows only, if it has there the velocity f that it had among all: else it has data for each row."""
