@@ -1,6 +1,6 @@
 """Flows from a normal base to eight Gaussians by five couplings: how well they end, and what their paths cost.
 
-    python benchmarks/couplings.py [--seeds 5] [--quick] [--out benchmarks/results]
+    python benchmarks/couplings.py [--seeds 12] [--quick] [--out benchmarks/results]
 
 Each seed has data and starting points of its own, which its five flows share, so that what they differ by is known better than
 what they are. "W2" is to fresh data; "(data)" says what two samples of the data come to. "path energy" is (E∫‖v‖²dt − W₂²)/W₂²
@@ -122,7 +122,7 @@ def mean_of(values: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="two seeds and hardly any training")
     parser.add_argument("--out", type=Path, default=harness.RESULTS)
     options = parser.parse_args()
