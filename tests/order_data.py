@@ -9,6 +9,9 @@ those after it, if any, cannot.
   by 0 to .9; a floor is added independently, and the estimator is told it wrong by up to a factor of two.
 - weak: means of as many, whose noise falls with the step size as √h or as h, as coupled paths' does.
 - ode: a scatter of 1e-4 to 2 % from point to point, and a rounding floor told within a factor of two.
+
+Other bends, harder ones, show how the estimator does on what it was not made for: two powers of either sign, quotients, waves,
+bends that level off within a few steps, and powers, each with a second coefficient; among half powers also in √h.
 """
 
 import math
@@ -26,10 +29,19 @@ WHOLE = (
 )
 HALF = (lambda u, a: 1 + a * u.sqrt(), lambda u, a: 1 / (1 + a * u.sqrt()))
 BENDS = {"whole": WHOLE, "half": WHOLE + HALF}
+OTHER = (
+    lambda u, a, b: (a * u + (4 * b - 2) * u * u).exp(),
+    lambda u, a, b: (1 + a * u) / (1 + (2.7 * b - 0.7) * u),
+    lambda u, a, b: (a * ((1 + 3 * b) * u).sin()).exp(),
+    lambda u, a, b: 1 - a * torch.expm1(-(0.5 + 3.5 * b) * u),
+    lambda u, a, b: (1 + 4 * b * u) ** a,
+)
+OTHER_HALF = tuple(lambda u, a, b, bend=bend: bend(u.sqrt(), a, b) for bend in OTHER)
+OTHER_BENDS = {"whole": OTHER, "half": OTHER + OTHER_HALF}
 ORDERS = {"strong": (0.5, 1.0, 1.5, 2.0), "weak": (1.0, 2.0, 3.0), "ode": (1.0, 2.0, 3.0, 4.0, 5.0)}
 
 
-def draw(kind, generator, powers="whole"):
+def draw(kind, generator, powers="whole", other=False):
     """(step sizes, errors, floor as it is told, true order)."""
 
     def uniform(low, high):
@@ -44,7 +56,9 @@ def draw(kind, generator, powers="whole"):
     levels, order = whole(6, 10), ORDERS[kind][whole(0, len(ORDERS[kind]) - 1)]
     dts = 2.0 ** -(whole(1, 4) + torch.arange(levels, dtype=torch.float64))
     u = dts / dts[0]
-    true = 3 * dts**order * BENDS[powers][whole(0, len(BENDS[powers]) - 1)](u, uniform(-0.7, 2.0))
+    bends = (OTHER_BENDS if other else BENDS)[powers]
+    bend = bends[whole(0, len(bends) - 1)]
+    true = 3 * dts**order * bend(u, uniform(-0.7, 2.0), *([uniform(0, 1)] if other else []))
     last = whole(5, levels) - 1  # the finest step size that can be seen
     if kind == "ode":
         floor = true[last].item() / 10 * 10 ** uniform(-2, 0)
@@ -65,14 +79,14 @@ def draw(kind, generator, powers="whole"):
     return dts, (1, -1)[whole(0, 1)] * true + math.sqrt(paths) * noise * z, 0.0, order
 
 
-def judge(kind, sets, seed, powers="whole"):
+def judge(kind, sets, seed, powers="whole", other=False):
     """What becomes of data sets: the share refused for too few visible points; of those fitted, the share with the true order
     in the interval; of all, the share within .1 of the estimate; the median width.
     """
     generator = torch.Generator().manual_seed(seed)
     covered, within, widths = 0, 0, []
     for _ in range(sets):
-        dts, errors, floor, order = draw(kind, generator, powers)
+        dts, errors, floor, order = draw(kind, generator, powers, other)
         try:
             fit = sf.analysis.fit_order(dts, errors, kind=kind, floor=floor, powers=powers)
         except sf.errors.ArgumentError:

@@ -79,6 +79,14 @@ def test_pre_asymptotic_points_are_left_out():
     assert fit.used[0] >= 3 and fit.low < 1 < fit.high and abs(fit.slope - 1) < 0.05
 
 
+@pytest.mark.parametrize("levels", [5, 6, 7])
+def test_a_bend_that_levels_off_is_not_taken_for_slope(levels):
+    """1 + 2√u: a series in powers of √h alone does not converge at the coarse steps, and its interval misses the order."""
+    h = 2.0 ** -torch.arange(2, 2 + levels).double()
+    fit = sf.analysis.fit_order(h, h * (1 + 2 * (h / h[0]).sqrt()), kind="ode", powers="half")
+    assert fit.low < 1 < fit.high and abs(fit.slope - 1) < 0.045
+
+
 def test_points_that_never_become_asymptotic_are_told():
     h = 2.0 ** -torch.arange(0, 5).double()
     fit = sf.analysis.fit_order(h, torch.exp(6 * h) - 1 + 50 * h**6, kind="ode")
