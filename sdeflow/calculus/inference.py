@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-__all__ = ["outside_inference_mode"]
+__all__ = ["in_inference_mode", "outside_inference_mode"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -17,6 +17,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _thaw(value: Any) -> Any:
     """An inference tensor as an ordinary one."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def in_inference_mode() -> bool:
+    """Whether inference mode is on. Never while compiling: what is compiled was called from outside, and cannot ask."""
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
 
 
 def outside_inference_mode(function: Function) -> Function:
@@ -34,7 +39,7 @@ def outside_inference_mode(function: Function) -> Function:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_inference_mode_enabled():
+        if not in_inference_mode():
             return function(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
             return function(*map(_thaw, args), **{name: _thaw(value) for name, value in kwargs.items()})

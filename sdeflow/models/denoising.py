@@ -22,7 +22,7 @@ from sdeflow.models.noise_levels import PREDICTIONS, as_weighting, target_of
 from sdeflow.models.ode import Conditional
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import Draws, Purpose, Window
-from sdeflow.processes.boundary import as_time
+from sdeflow.processes.conversions import coefficients
 from sdeflow.processes.diffusions import ScheduledDiffusion
 from sdeflow.processes.schedules import Schedule
 from sdeflow.processes.sde import SDE
@@ -110,17 +110,16 @@ class DenoisingScoreMatching(GenerativeModel):
         weight = correction * self.weighting(self.schedule, t) / scale**2
         return squared_error(weight.to(x.dtype) if isinstance(weight, Tensor) else weight, error)
 
-    def quantity(self, wanted: str, t: Time, x: Tensor, **condition: Any) -> Tensor:
+    def coefficients(self, wanted: str, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.predicts != "v":
-            return super().quantity(wanted, t, x, **condition)
-        value, time = self.prediction(t, x, **condition), as_time(t, x)
-        a, s = self.schedule.a(time), self.schedule.s(time)
+            return super().coefficients(wanted, t)
+        a, s = self.schedule.a(t), self.schedule.s(t)
         # The data from v, or the noise where that is nearer to what is wanted: neither divides by a or s.
         given = "data" if wanted == "data" else "noise"
         of_x, of_value = (a, -s) if given == "data" else (s, a)
         total = a.square() + s.square()
-        known = (of_x / total).to(x.dtype) * x + (of_value / total).to(x.dtype) * value
-        return self.convert(t, x, known, given, wanted)
+        p, q = coefficients(self.schedule, t, given, wanted)
+        return p + q * of_x / total, q * of_value / total
 
     def interval_of(self, *wanted: str) -> tuple[float, float]:
         return self.interval  # which already begins where all are finite

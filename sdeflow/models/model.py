@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from sdeflow.errors import ArgumentError, choose
 from sdeflow.likelihood import Flow
 from sdeflow.models.ode import Conditional, ModelODE
 from sdeflow.paths import Draws
-from sdeflow.processes.boundary import check_field, check_interval, state_time
-from sdeflow.processes.conversions import QUANTITIES, convert
+from sdeflow.processes.boundary import as_time, check_field, check_interval, state_time, state_times
+from sdeflow.processes.conversions import QUANTITIES, coefficients
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.schedules import Schedule
 from sdeflow.processes.sde import SDE
+from sdeflow.processes.together import At, combined, fields_at, together
 from sdeflow.solvers import solve
 from sdeflow.types import Field, Time
 
@@ -140,19 +141,38 @@ class GenerativeModel(nn.Module, ABC):
 
     # --- what the network knows ----------------------------------------------------------------------------------------
 
+    def _predictions(self, times: Tensor, dtype: torch.dtype, **condition: Any) -> Sequence[At]:
+        net = self.net
+
+        def one(t: Tensor) -> At:
+            return lambda x: check_field("network", net(t, x, **condition), x)
+
+        return [one(t) for t in state_times(times, dtype, self.interval).unbind()]
+
+    @together(_predictions)
     def prediction(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """The network at (t, x), with the shape of x: the quantity that it predicts."""
         return check_field("network", self.net(state_time(t, x, self.interval), x, **condition), x)
 
+    def _quantities(self, wanted: str, times: Tensor, dtype: torch.dtype, **condition: Any) -> Sequence[At]:
+        predictions = fields_at(self.prediction, times, dtype, **condition)
+        if wanted == self.predicts:
+            return predictions
+        self.check_schedule(wanted)
+        return combined(*self.coefficients(wanted, times), predictions, dtype)
+
+    @together(_quantities)
     def quantity(self, wanted: str, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """One of ``"velocity"``, ``"score"``, ``"data"`` and ``"noise"`` at (t, x), by conversion where it is not predicted.
 
         Raises:
             ArgumentError: The conversion does not hold for this model.
         """
-        if wanted != self.predicts:
-            self.check_schedule(wanted)
-        return self.convert(t, x, self.prediction(t, x, **condition), self.predicts, wanted)
+        if wanted == self.predicts:
+            return self.prediction(t, x, **condition)
+        self.check_schedule(wanted)
+        of_x, of_value = self.coefficients(wanted, as_time(t, x))
+        return torch.addcmul(of_x.to(x.dtype) * x, of_value.to(x.dtype), self.prediction(t, x, **condition))
 
     def check_schedule(self, wanted: str) -> None:
         """Refuse a conversion that does not hold."""
@@ -162,12 +182,10 @@ class GenerativeModel(nn.Module, ABC):
                 f"{self.no_schedule}. Conversions need noise ~ N(0, I) that is independent of the data."
             )
 
-    def convert(self, t: Time, x: Tensor, value: Tensor, given: str, wanted: str) -> Tensor:
-        """One quantity at (t, x) from another, by the schedule of the model; itself where it is the one wanted."""
-        if wanted == given:
-            return value
+    def coefficients(self, wanted: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """p and q of a quantity p x + q · prediction, float64, at float64 times of any shape."""
         assert self.schedule is not None
-        return convert(self.schedule, t, x, value, given=given, wanted=wanted)
+        return coefficients(self.schedule, t, self.predicts, wanted)
 
     def velocity(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """The velocity of the flow, with the shape of x, per unit of t."""
@@ -181,6 +199,10 @@ class GenerativeModel(nn.Module, ABC):
         """
         return self.quantity("score", t, x, **condition)
 
+    def _denoisers(self, times: Tensor, dtype: torch.dtype, **condition: Any) -> Sequence[At]:
+        return fields_at(self.quantity, times, dtype, "data", **condition)
+
+    @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """E[x_data | x_t = x], with the shape of x; errors as :meth:`score`."""
         return self.quantity("data", t, x, **condition)
@@ -229,11 +251,11 @@ class GenerativeModel(nn.Module, ABC):
             return self.interval
         self.check_schedule(wanted[-1])
         start, end = self.interval
-        inward, one = CUT * (end - start), torch.ones(1, 1, dtype=torch.float64)
+        inward = CUT * (end - start)
 
         def finite(t: float) -> bool:
-            values = [self.convert(t, one, 2 * one, self.predicts, name) for name in wanted]
-            return all(bool(value.isfinite()) for value in values)
+            time = torch.tensor(t, dtype=torch.float64)
+            return all(bool(v.isfinite()) for name in wanted for v in self.coefficients(name, time))
 
         return (start if finite(start) else start + inward, end if finite(end) else end - inward)
 
@@ -285,7 +307,19 @@ class GenerativeModel(nn.Module, ABC):
         return solve(self.ode(**condition), x0, **(solver or {})).final
 
     def log_prob(self, x: Tensor, *, solver: dict[str, Any] | None = None, **condition: Any) -> Tensor:
-        """log p(x) of the flow, ``(*sample, *event)`` to ``(*sample)``; differentiable."""
+        """log p(x) of the flow, ``(*sample, *event)`` to ``(*sample)``; differentiable.
+
+        Arguments:
+            x: Points, as many samples as their leading axes have in all.
+            solver: Options of :class:`sdeflow.Flow`.
+            condition: What the network is given besides, one row per sample, ``x.reshape(-1, *event)``, or one for all.
+
+        Raises:
+            ArgumentError: A shape does not fit.
+            SolveError: Some trajectory could not be followed to the base.
+        """
+        if isinstance(x, Tensor):
+            check_condition(condition, x.numel() // self.base.event_shape.numel())
         return self.flow(solver=solver, **condition).log_prob(x)
 
     def check_events(self, name: str, x: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
+from sdeflow.processes.together import At, fields_at, together
 from sdeflow.types import Field, Time
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ class Conditional(nn.Module):
             return None
         return Conditional(self.model, "denoiser", self.condition)
 
+    def at_times(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+        """See :func:`~sdeflow.processes.together.fields_at`."""
+        return fields_at(getattr(self.model, self.name), times, dtype, **self.condition)
+
 
 class ModelODE(ODE, precise_time=True):
     """dx/dt = the velocity of a model under conditions, from the base to the data."""
@@ -52,6 +59,10 @@ class ModelODE(ODE, precise_time=True):
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return self.model.velocity(t, x, **self.given)
 
+    def _denoisers(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+        return fields_at(self.model.denoiser, times, dtype, **self.given)
+
+    @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
         return self.model.denoiser(t, x, **self.given)
 

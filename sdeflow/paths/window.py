@@ -59,5 +59,8 @@ class Window(Schedule):
     def log_snr(self, t: Tensor) -> Tensor:
         return self.original.log_snr(t)
 
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.original.levels(t)
+
     def time_of_log_snr(self, value: Any) -> Tensor:
         return self.original.time_of_log_snr(value).clamp(*self.interval)

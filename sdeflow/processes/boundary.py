@@ -7,17 +7,18 @@ rounded onto an end of the interval that has not been reached: in float32, 1 −
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
+from sdeflow.processes.together import At
 from sdeflow.types import Time
 
-__all__ = ["UserField", "as_time", "check_diffusion", "check_field", "check_interval", "state_time"]
+__all__ = ["UserField", "as_time", "check_diffusion", "check_field", "check_interval", "state_time", "state_times"]
 
 
 def as_time(t: Time, x: Tensor) -> Tensor:
@@ -45,19 +46,24 @@ def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
     if ready and (t.ndim == 0 or (t.ndim == x.ndim and t.numel() == len(t) == len(x))):
         prepared: Tensor = t  # the fast path of every solver: it has prepared the times of all its stages together
         return prepared
-    low, high = interval
     if not isinstance(t, Tensor):
+        low, high = interval
         number = _number(t)
         if low < number < high and x.dtype is not torch.float64:
             first, last = innermost(interval, x.dtype)
             number = min(max(number, first), last)
         return x.new_full((), number)
-    exact = as_time(t, x)
-    rounded = exact.to(x.dtype)
-    if x.dtype is torch.float64:
+    return state_times(as_time(t, x), x.dtype, interval)
+
+
+def state_times(times: Tensor, dtype: torch.dtype, interval: tuple[float, float]) -> Tensor:
+    """:func:`state_time` of float64 times of any shape."""
+    rounded = times.to(dtype)
+    if dtype is torch.float64:
         return rounded
-    inside = (exact > low) & (exact < high)
-    return torch.where(inside, rounded.clamp(*innermost(interval, x.dtype)), rounded)
+    low, high = interval
+    inside = (times > low) & (times < high)
+    return torch.where(inside, rounded.clamp(*innermost(interval, dtype)), rounded)
 
 
 def _number(t: Any) -> float:
@@ -68,12 +74,16 @@ def _number(t: Any) -> float:
 
 
 @lru_cache
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def innermost(interval: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
-    """The numbers of a dtype next to the ends of an interval, inside it."""
+def _innermost(interval: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
     ends = torch.tensor(interval, dtype=dtype, device="cpu")
     first, last = torch.nextafter(ends, ends.flip(0)).tolist()
     return first, last
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def innermost(interval: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
+    """The numbers of a dtype next to the ends of an interval, inside it."""
+    return _innermost(interval, dtype)  # the compiler warns of a cache that it sees
 
 
 def rounding_unit(x: Tensor, *times: float) -> float:
@@ -175,3 +185,7 @@ class UserField(nn.Module):
 
     def forward(self, t: Time, x: Tensor) -> Tensor:
         return check_field(self.name, self.function(state_time(t, x, self.interval), x), x)
+
+    def at_times(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+        """See :func:`~sdeflow.processes.together.fields_at`."""
+        return [partial(self, t) for t in state_times(times, dtype, self.interval).unbind()]

@@ -17,6 +17,7 @@ So every conversion is one 2×2 solve. It needs x_noise ~ N(0, I) independent of
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from sdeflow.errors import choose
@@ -24,7 +25,7 @@ from sdeflow.processes.boundary import as_time
 from sdeflow.processes.schedules import Schedule
 from sdeflow.types import Time
 
-__all__ = ["QUANTITIES", "convert"]
+__all__ = ["QUANTITIES", "coefficients", "convert"]
 
 QUANTITIES = ("data", "noise", "velocity", "score")
 
@@ -66,10 +67,16 @@ def convert(schedule: Schedule, t: Time, x: Tensor, value: Tensor, *, given: str
     choose("wanted", wanted, QUANTITIES)
     if given == wanted:
         return value  # at the ends too, where the solve below would be 0/0
-    t = as_time(t, x)
+    of_x, of_value = coefficients(schedule, as_time(t, x), given, wanted)
+    return torch.addcmul(of_x.to(x.dtype) * x, of_value.to(x.dtype), value)
+
+
+def coefficients(schedule: Schedule, t: Tensor, given: str, wanted: str) -> tuple[Tensor, Tensor]:
+    """What :func:`convert` multiplies the state with, and the quantity given: float64, at float64 times of any shape."""
+    if given == wanted:
+        return torch.zeros_like(t), torch.ones_like(t)
     a, s = schedule.a(t), schedule.s(t)
     p, q, r = _row(given, schedule, t)
     u, w, z = _row(wanted, schedule, t)
     determinant = (a * q - s * p) * z
-    of_x, of_value = (u * q - w * p) / determinant, (w * a - u * s) * r / determinant
-    return of_x.to(x.dtype) * x + of_value.to(x.dtype) * value
+    return (u * q - w * p) / determinant, (w * a - u * s) * r / determinant

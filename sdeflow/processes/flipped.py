@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
+from sdeflow.processes.together import At, fields_at, together
 from sdeflow.types import Field, Time
 
 __all__ = ["FlippedODE", "FlippedSDE", "flip"]
@@ -24,6 +28,9 @@ class FlippedField(nn.Module):
     def forward(self, t: Time, x: Tensor) -> Tensor:
         return self.field(self.total - as_time(t, x), x)
 
+    def at_times(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+        return fields_at(self.field, self.total - times, dtype)
+
 
 def _take_over(flipped: Process, original: Process) -> None:
     flipped.direction = -original.direction
@@ -32,6 +39,10 @@ def _take_over(flipped: Process, original: Process) -> None:
         flipped.schedule = original.schedule.flip(original.interval)
     if original.score is not None:
         flipped.score = FlippedField(original.score, original.interval)
+
+
+def _denoisers(self: FlippedSDE | FlippedODE, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+    return fields_at(self.original.denoiser, self.reflect(times), dtype)
 
 
 class FlippedSDE(SDE, precise_time=True):
@@ -53,6 +64,7 @@ class FlippedSDE(SDE, precise_time=True):
     def drift(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.drift(self.reflect(t), x)
 
+    @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
         return self.original.denoiser(self.reflect(t), x)
 
@@ -84,6 +96,7 @@ class FlippedODE(ODE, precise_time=True):
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.velocity(self.reflect(t), x)
 
+    @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
         return self.original.denoiser(self.reflect(t), x)
 

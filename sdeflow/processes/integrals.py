@@ -45,7 +45,9 @@ class WithIntegrals(ODE, precise_time=True):
 
     def part(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """x with its event shape, and ℓ with shape ``(B, K)``."""
-        return state[:, : -self.count].reshape(-1, *self.event_shape), state[:, -self.count :]
+        dims = state.shape[1] - self.count
+        x, integrals = state.narrow(1, 0, dims), state.narrow(1, dims, self.count)
+        return x if len(self.event_shape) == 1 else x.reshape(-1, *self.event_shape), integrals
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return self.join(*self.rates(t, self.part(x)[0]))

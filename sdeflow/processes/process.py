@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sdeflow.calculus import outside_inference_mode
+from sdeflow.calculus.inference import in_inference_mode, outside_inference_mode
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import (
     as_time,
@@ -19,6 +19,7 @@ from sdeflow.processes.boundary import (
     check_interval,
     state_time,
 )
+from sdeflow.processes.together import At, combined, fields_at, together
 from sdeflow.types import Field, Time
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _guarded(method: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: Process, t: Time, x: Tensor) -> Tensor:
-        if torch.is_inference_mode_enabled():
+        if in_inference_mode():
             return thawed(self, t, x)
         time = as_time(t, x) if self.precise_time else state_time(t, x, self.interval)
         value = method(self, time, x)
@@ -87,6 +88,9 @@ class Process(nn.Module):
     """
 
     interval: tuple[float, float] = _SetByInit()  # type: ignore[assignment]
+    direction: int
+    schedule: Schedule | None
+    score: Field | None
 
     noise: str = "none"
     additive: bool = True
@@ -113,10 +117,8 @@ class Process(nn.Module):
 
     def __init__(self, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__()
-        self.interval = check_interval(interval)
-        self.direction = 1
-        self.schedule: Schedule | None = None
-        self.score: Field | None = None
+        # All at once: one by one they take as long as the rest of making a process, as each solve on a flipped clock does.
+        self.__dict__.update(interval=check_interval(interval), direction=1, schedule=None, score=None)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along: not the compiled steps, which belong to this object."""
@@ -131,23 +133,39 @@ class Process(nn.Module):
         """The drift f(t, x), with the shape of x."""
         raise ArgumentError(f"{self.title} has no drift: give it one, or override the method.")
 
+    def _denoisers(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+        schedule, score = self._semi_linear()
+        if (known := getattr(score, "expected_data", None)) is not None:
+            return fields_at(known, times, dtype)
+        from sdeflow.processes.conversions import coefficients
+
+        p, q = coefficients(schedule, times, "score", "data")
+        return combined(p, q, fields_at(score, times, dtype), dtype)
+
+    @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
         """E[x_data | x_t = x], with the shape of x: what exponential integrators step with.
 
         Raises:
             ArgumentError: The process has no schedule or no score, so it is not semi-linear.
         """
-        if self.schedule is None or self.score is None:
-            raise ArgumentError(
-                f"{self.title} has no {'schedule' if self.schedule is None else 'score'}, so no denoiser. "
-                f"Reversals and flows of a diffusion with a schedule (VariancePreserving, …) have both."
-            )
-        if (known := getattr(self.score, "expected_data", None)) is not None:
+        schedule, score = self._semi_linear()
+        if (known := getattr(score, "expected_data", None)) is not None:
             data: Tensor = known(t, x)
             return data
         from sdeflow.processes.conversions import convert
 
-        return convert(self.schedule, t, x, self.score(t, x), given="score", wanted="data")
+        return convert(schedule, t, x, score(t, x), given="score", wanted="data")
+
+    def _semi_linear(self) -> tuple[Schedule, Field]:
+        """The schedule and the score, or an ArgumentError."""
+        schedule, score = self.schedule, self.score
+        if schedule is None or score is None:
+            raise ArgumentError(
+                f"{self.title} has no {'schedule' if schedule is None else 'score'}, so no denoiser. "
+                f"Reversals and flows of a diffusion with a schedule (VariancePreserving, …) have both."
+            )
+        return schedule, score
 
     def rows(self, keep: Tensor) -> Process:
         """This process for some rows of the batch: itself, unless it carries data of its own for each row."""

@@ -102,6 +102,10 @@ class Schedule(ABC):
         """ln(a²/s²), the logarithm of the signal-to-noise ratio."""
         return 2 * self.a(t).log() - self.variance(t).clamp_min(0).log()
 
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a, s and log_snr, which a schedule may work out together."""
+        return self.a(t), self.s(t), self.log_snr(t)
+
     def time_of_log_snr(self, value: Tensor) -> Tensor:
         """The time at which log_snr is the given value: the inverse of :meth:`log_snr`, by bisection to the last bit."""
         value = doubles(value)
@@ -155,6 +159,9 @@ class FlippedSchedule(Schedule):
     def log_snr(self, t: Tensor) -> Tensor:
         return self.original.log_snr(self._back(t))
 
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.original.levels(self._back(t))
+
     def time_of_log_snr(self, value: Tensor) -> Tensor:
         return self._back(self.original.time_of_log_snr(value))
 
@@ -201,7 +208,7 @@ class _LinearBeta(_LogSignalSchedule):
         self.interval = interval
 
     def log_a(self, t: Tensor) -> Tensor:
-        return -0.25 * t * t * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+        return t * (-0.25 * (self.beta_max - self.beta_min) * t - 0.5 * self.beta_min)
 
     def drift_rate(self, t: Tensor) -> Tensor:
         return -0.5 * (self.beta_min + t * (self.beta_max - self.beta_min))
@@ -209,6 +216,11 @@ class _LinearBeta(_LogSignalSchedule):
 
 class VPSchedule(_VariancePreservingSchedule, _LinearBeta):
     """Variance preserving with linear β: a = exp(−¼t²(β₁ − β₀) − ½tβ₀), s² = 1 − a²."""
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        l = self.log_a(t)
+        variance = -torch.expm1(2 * l)
+        return l.exp(), variance.clamp_min(0).sqrt(), 2 * l - variance.log()
 
     def time_of_log_snr(self, value: Tensor) -> Tensor:
         # a² = sigmoid(value); then ¼Δt² + ½β₀t = −ln a, solved without cancellation

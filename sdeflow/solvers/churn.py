@@ -21,7 +21,21 @@ from sdeflow.processes.churn import Churn
 from sdeflow.processes.derived import DerivedSDE
 from sdeflow.processes.flipped import FlippedSDE
 from sdeflow.processes.process import Process
-from sdeflow.solvers.leaps import Leap, between, denoised, each_of, known_noise, leaps, noise_of, taken, weight
+from sdeflow.solvers.leaps import (
+    Leap,
+    Number,
+    columns,
+    denoised,
+    each_of,
+    known_noise,
+    leap,
+    leap_at,
+    leaps,
+    mixed,
+    of_first_order,
+    quotient,
+    rows,
+)
 from sdeflow.solvers.terms import Advance, Terms, root
 
 __all__ = ["SigmaHeun"]
@@ -35,14 +49,12 @@ class Kick(NamedTuple):
     Attributes:
         of_x: p = â/a.
         of_noise: r.
-        time: t̂, when the noise level is σ̂, as the process wants times.
-        leap: From there to the end of the step.
+        step: From t̂, when the noise level is σ̂, to the end.
     """
 
-    of_x: Tensor
-    of_noise: Tensor
-    time: Tensor
-    leap: Leap
+    of_x: Number
+    of_noise: Number
+    step: Leap
 
 
 class SigmaHeun:
@@ -51,51 +63,48 @@ class SigmaHeun:
     places = (0.0, 0.5, 1.0)
     error_order = None
 
-    def plan(self, process: Process, times: Sequence[Tensor]) -> Sequence[Any] | None:
+    def plan(self, process: Process, times: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Any] | None:
         if process.noise == "none":
-            return leaps(process, times)
+            return leaps(process, times, dtype, 2)
         noise = known_noise(process, times[0])
         if noise is None:
             return None
-        kick = kicked(process, times, noise)
-        steps = each_of(kick.leap)
-        if steps is None:
+        time, of_x, of_noise = raised(process, times, noise)
+        table = rows(of_x, of_noise, *columns(leap(process, time, times[2])))
+        if table is None:
             return None
-        return [Kick(*parts) for parts in zip(*(v.unbind() for v in kick[:3]), steps, strict=True)]
+        steps = each_of(process, (time, times[2]), dtype, [row[2:] for row in table])
+        return [Kick(row[0], row[1], step) for row, step in zip(table, steps, strict=True)]
 
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        planned = times[3] if len(times) > 3 else None
         if terms.W is None:
-            return Advance(heun(terms, times[0], times[2], planned or still(terms.process, times), x))
-        if planned is None:
-            planned = kicked(terms.process, times, terms.diffusion(times[0], x))
-        else:
+            return Advance(heun(terms, leap_at(terms, times, x), x))
+        if isinstance(times, Kick):
             terms.counter.diffusion += 1  # the process was asked for it, with the other steps
-        z = terms.W / root(terms.h)
-        raised = weight(planned.of_x, x) * x + weight(planned.of_noise, x) * z
-        return Advance(heun(terms, planned.time, times[2], planned.leap, raised))
+            kick = times
+        else:
+            time, of_x, of_noise = raised(terms.process, times, terms.diffusion(times[0], x))
+            kick = Kick(of_x, of_noise, leap(terms.process, time, times[2]))
+        return Advance(heun(terms, kick.step, mixed(kick.of_x, x, (kick.of_noise / root(terms.h), terms.W))))
 
 
-def heun(terms: Terms, t: Tensor, n: Tensor, leap: Leap, x: Tensor) -> Tensor:
-    """The step of the flow from t to n."""
-    data = denoised(terms, t, leap.start, leap.noisy, x)
-    y = taken(leap, x, data)
-    if leap.finite is False:
+def heun(terms: Terms, step: Leap, x: Tensor) -> Tensor:
+    """The step of the flow, y = p x + q x̂₁ and half the change of x̂₀ from its beginning to its end."""
+    data = denoised(terms, step.here, step.start, x)
+    y = mixed(step.of_x, x, (step.of_data, data))
+    if of_first_order(step):
         return y
-    there = denoised(terms, n, leap.end, leap.noisy_end, y)
-    half = 0.5 * (leap.end.s - leap.end.a * leap.start.s / leap.start.a)
-    if leap.finite is not True:
-        half = torch.where(leap.h.isfinite(), half, 0.0)
-    return y + weight(half, x) * (noise_of(leap.end, y, there) - noise_of(leap.start, x, data))
+    there = denoised(terms, step.there, step.end, y)
+    (a, s), (a_n, s_n) = step.start, step.end
+    half = 0.5 * (s_n - a_n * quotient(s, a))
+    if isinstance(step.h, Tensor):
+        half = torch.where(step.h.isfinite(), half, 0.0)
+    u, v = quotient(half, s_n), quotient(half, s)  # of x̂₀ = (x − a x̂₁)/s
+    return mixed(1 + u, y, (-u * a_n, there), (-v, x), (v * a, data))
 
 
-def still(process: Process, times: Sequence[Tensor]) -> Leap:
-    assert process.schedule is not None
-    return between(process.schedule, times[0], times[2]).flowing()
-
-
-def kicked(process: Process, times: Sequence[Tensor], noise: Tensor) -> Kick:
-    """The kick of a process whose diffusion at the beginning is given, for one step or for many."""
+def raised(process: Process, times: Sequence[Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(t̂, p, r) of the kick, where the diffusion at the beginning is given, for one step or for many."""
     schedule, (t0, t1) = process.schedule, process.interval
     assert schedule is not None
     t, n = times[0].to(torch.float64), times[2].to(torch.float64)
@@ -105,10 +114,9 @@ def kicked(process: Process, times: Sequence[Tensor], noise: Tensor) -> Kick:
     # No noise level beyond those of the process: its network knows no others.
     later = schedule.time_of_log_snr(schedule.log_snr(t) - 2 * torch.log1p(gamma)).clamp(t0, t1)
     time = torch.where(gamma > 0, later, t)
-    leap = between(schedule, time, n).flowing()
-    ratio = torch.where(gamma > 0, leap.start.a / a, 1.0)
-    fresh = (leap.start.s.square() - (ratio * s).square()).clamp_min(0).sqrt()
-    return Kick(ratio, inflation * torch.where(gamma > 0, fresh, 0.0), time.to(times[0].dtype), leap)
+    ratio = torch.where(gamma > 0, schedule.a(time) / a, 1.0)
+    fresh = (schedule.variance(time) - (ratio * s).square()).clamp_min(0).sqrt()
+    return time, ratio, inflation * torch.where(gamma > 0, fresh, 0.0)
 
 
 def _inflation(process: Process) -> float:

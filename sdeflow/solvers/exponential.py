@@ -29,8 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdeflow.processes.process import Process
 from sdeflow.solvers.churn import SigmaHeun
-from sdeflow.solvers.leaps import Leap, denoised, leap_of, leaps, noise_of, noise_ratio, taken, weight
+from sdeflow.solvers.leaps import Leap, Number, denoised, leap_at, leaps, like, mixed, of_first_order, plus, quotient
 from sdeflow.solvers.methods import Method
 from sdeflow.solvers.terms import Advance, Stepper, Terms, root
 
@@ -39,31 +40,9 @@ __all__ = ["EXPONENTIAL_METHODS", "EXPONENTIAL_STEPPERS", "TARGET_SNR"]
 TARGET_SNR = 0.16  # of a Langevin step, ‖drift‖ to ‖noise‖: what Song et al. use on images of 32 × 32
 
 
-def leap_at(terms: Terms, times: Sequence[Any], x: Tensor) -> Leap:
-    """The numbers of a step: as they were planned, or worked out here, with the noise of the process where it takes that."""
-    process = terms.process
-    leap: Leap = times[3] if len(times) > 3 else leap_of(process, times)
-    if terms.W is None:
-        return leap
-    if leap.replaced is None:
-        assert process.schedule is not None
-        return leap.replacing(noise_ratio(process.schedule, times[1], terms.diffusion(times[1], x), leap.h))
-    terms.counter.diffusion += 1  # the process was asked for it, with the other steps
-    return leap
-
-
-def fresh(terms: Terms, leap: Leap, y: Tensor) -> Tensor:
+def fresh(terms: Terms, step: Leap, y: Tensor) -> Tensor:
     """y + r z."""
-    return y if terms.W is None else y + weight(leap.of_noise / root(terms.h), y) * terms.W
-
-
-def corrected(leap: Leap, y: Tensor, factor: Tensor, difference: Tensor) -> Tensor:
-    """y + factor · difference where h is finite."""
-    if leap.finite is False:
-        return y
-    if leap.finite is not True:
-        factor = torch.where(leap.h.isfinite(), factor, 0.0)
-    return y + weight(factor, y) * difference
+    return y if terms.W is None or step.of_noise is None else plus(y, step.of_noise / root(terms.h), terms.W)
 
 
 class ExponentialStepper:
@@ -71,16 +50,19 @@ class ExponentialStepper:
 
     places = (0.0, 0.5, 1.0)
     error_order = None
-    plan = staticmethod(leaps)
+    stages = 1
+
+    def plan(self, process: Process, times: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Leap] | None:
+        return leaps(process, times, dtype, self.stages)
 
 
 class ExponentialEuler(ExponentialStepper):
     """x̂₁ stands still: DDIM, and ancestral sampling."""
 
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        leap = leap_at(terms, times, x)
-        data = denoised(terms, times[0], leap.start, leap.noisy, x)
-        return Advance(fresh(terms, leap, taken(leap, x, data)))
+        step = leap_at(terms, times, x)
+        data = denoised(terms, step.here, step.start, x)
+        return Advance(fresh(terms, step, mixed(step.of_x, x, (step.of_data, data))))
 
 
 class ExponentialMultistep(ExponentialStepper):
@@ -91,29 +73,34 @@ class ExponentialMultistep(ExponentialStepper):
         terms: Terms,
         times: Sequence[Any],
         x: Tensor,
-        first: tuple[Tensor, Tensor] | None = None,
+        first: tuple[Tensor, Number] | None = None,
         error: bool = False,
     ) -> Advance:
-        leap = leap_at(terms, times, x)
-        data = denoised(terms, times[0], leap.start, leap.noisy, x)
-        y = fresh(terms, leap, taken(leap, x, data))
-        if first is not None:
+        step = leap_at(terms, times, x)
+        data = denoised(terms, step.here, step.start, x)
+        if first is None:
+            y = mixed(step.of_x, x, (step.of_data, data))
+        else:
             before, h_before = first
-            y = corrected(leap, y, leap.weight * leap.h / (2 * h_before), data - before)
-        return Advance(y, None, (data, leap.h))
+            on = quotient(step.of_data * step.h, 2 * h_before)
+            y = mixed(step.of_x, x, (step.of_data + on, data), (-on, before))
+        return Advance(fresh(terms, step, y), None, (data, step.h))
 
 
 class ExponentialHeun(ExponentialStepper):
     """x̂₁ goes straight to its value at the end of a first-order step: a_n (1 − (1 − e^{−c})/c) of the change, c = h + K."""
 
+    stages = 2
+
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        leap = leap_at(terms, times, x)
-        data = denoised(terms, times[0], leap.start, leap.noisy, x)
-        y = fresh(terms, leap, taken(leap, x, data))
-        there = denoised(terms, times[2], leap.end, leap.noisy_end, y)
-        c = leap.decay
-        factor = torch.where(c == 0, 0.0, leap.end.a * (1 + torch.expm1(-c) / c))
-        return Advance(corrected(leap, y, factor, there - data))
+        step = leap_at(terms, times, x)
+        data = denoised(terms, step.here, step.start, x)
+        y = fresh(terms, step, mixed(step.of_x, x, (step.of_data, data)))
+        if of_first_order(step):
+            return Advance(y)
+        there = denoised(terms, step.there, step.end, y)
+        change = quotient(step.end.a * step.decay - step.of_data, step.decay)
+        return Advance(plus(plus(y, change, there), -change, data))
 
 
 class PredictorCorrector(ExponentialStepper):
@@ -121,25 +108,29 @@ class PredictorCorrector(ExponentialStepper):
 
     The Langevin step is u s² with u = 2α (r‖z‖/‖x̂₀‖)² and α = (a_t/a_n)², which is 1 − β of a discrete VP and 1 for VE. It is
     at most s², which takes a state as far as a x̂₁: where the score vanishes, it would have no bound. Its noise z is that of
-    the space-time Lévy area of the step, H = √(h/12) z, which is independent of W.
+    the space-time Lévy area of the step, H = √(h/12) z, which is independent of W. With w = √(2u) the step is
+    s w (z − ½ w x̂₀).
     """
 
+    stages = 2
+
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        leap = leap_at(terms, times, x)
+        step = leap_at(terms, times, x)
         assert terms.H is not None
-        data = denoised(terms, times[0], leap.start, leap.noisy, x)
-        y = fresh(terms, leap, taken(leap, x, data))
+        data = denoised(terms, step.here, step.start, x)
+        y = fresh(terms, step, mixed(step.of_x, x, (step.of_data, data)))
         z = terms.H * (math.sqrt(12) / root(terms.h))
-        noise = noise_of(leap.end, y, denoised(terms, times[2], leap.end, leap.noisy_end, y))
-        alpha = weight((leap.start.a / leap.end.a).square(), x)
-        u = (2 * alpha * (TARGET_SNR * norms(z) / norms(noise)).square()).clamp(max=1.0)
-        return Advance(y + weight(leap.end.s, x) * ((2 * u).sqrt() * z - u * noise))
+        a, s = step.end
+        there = denoised(terms, step.there, step.end, y)
+        noise = mixed(quotient(1.0, s), y, (-quotient(a, s), there))
+        w = (norms(z) / norms(noise) * like(2 * TARGET_SNR * step.start.a / a, x)).clamp(max=math.sqrt(2))
+        return Advance(plus(y, s, w * torch.addcmul(z, w, noise, value=-0.5)))
 
 
 def norms(v: Tensor) -> Tensor:
     """‖v‖ of each sample, broadcasting against v."""
-    size: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
-    return size.reshape(-1, *[1] * (v.ndim - 1))
+    size: Tensor = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True)
+    return size
 
 
 EXPONENTIAL_STEPPERS: Mapping[str, Stepper] = {

@@ -57,7 +57,8 @@ def save_times(t: Any, interval: tuple[float, float], direction: int) -> list[fl
     if t is None:
         return list(interval[::direction])
     try:
-        times = [float(value) for value in (t.detach().flatten().tolist() if isinstance(t, Tensor) else t)]
+        given = t.detach().flatten().tolist() if isinstance(t, Tensor) else t
+        times = [float(value.detach() if isinstance(value, Tensor) else value) for value in given]
     except (TypeError, ValueError):
         raise ArgumentError(
             f"t={t!r} is not a sequence of times; give (from, to), or the save times, increasing or decreasing."
@@ -107,7 +108,7 @@ def _split(times: Sequence[float], dt: float, rounding: float) -> Grid:
     """The grid of the rule above, for increasing save times that are known up to rounding."""
     start, end = times[0], times[-1]
     span = end - start
-    if dt < 4 * float(np.spacing(max(abs(start), abs(end)))):
+    if dt < 4 * math.ulp(max(abs(start), abs(end))):
         raise ArgumentError(f"dt={dt!r} is so small that the times from {start:g} to {end:g} collide in float64.")
     if span / dt > MOST_STEPS:
         raise ArgumentError(
@@ -116,11 +117,12 @@ def _split(times: Sequence[float], dt: float, rounding: float) -> Grid:
     steps = max(1, math.ceil(span / dt - ROUNDING))
     whole = start + span * (np.arange(steps + 1) / steps)
     whole[-1] = end
-    places = (np.asarray(times) - start) * (steps / span)
-    saves = np.rint(places).astype(int)
+    places = [(time - start) * (steps / span) for time in times[1:-1]]
+    saves = (0, *map(round, places), steps)
     close = ROUNDING * max(1, steps) ** 0.5 + min(0.25, rounding * steps / span)
-    if np.abs(places - saves).max() < close and (np.diff(saves) > 0).all():
-        return Grid(whole, tuple(saves.tolist()), True)
+    on_it = all(abs(v - k) < close for v, k in zip(places, saves[1:-1], strict=True))
+    if on_it and all(a < b for a, b in pairwise(saves)):
+        return Grid(whole, saves, True)
     nodes, indices = [np.asarray([start])], [0]
     for left, right in pairwise(times):
         count = max(1, math.ceil((right - left) / dt - ROUNDING - min(0.25, 2 * rounding / dt)))
@@ -175,7 +177,8 @@ def fixed_grid(
         dt = (times[-1] - times[0]) / int(steps)
     else:
         dt = _positive("dt", dt)
-    return _split(sorted({*times, *breakpoints}), dt, rounding).only(times)
+    grid = _split(sorted({*times, *breakpoints}), dt, rounding)
+    return grid.only(times) if breakpoints else grid
 
 
 def as_sequence(steps: Any) -> Any:

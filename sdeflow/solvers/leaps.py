@@ -4,195 +4,259 @@ A step from t to n that holds x̂₁ is :math:`x_n = p\,x + q\,\hat x_1 + r\,z` 
 
 .. math:: p = \frac{s_n}{s_t}e^{-K}, \qquad q = a_n - p\,a_t, \qquad r = s_n\sqrt{1 - e^{-2K}} .
 
-Schedules are functions of time, so the numbers of a whole grid cost hardly more operations than those of one step: step by
-step they were three quarters of the operations of a solve with a small network.
+Schedules are functions of time, so the numbers of a whole grid cost hardly more operations than those of one step, and one
+transfer from the device brings them all: a planned step has numbers where one that is made by itself has tensors of float64.
+Steps are made by themselves where a derivative goes through the schedule, in a compiled graph, and where the diffusion is a
+user's function, which is asked for when its step is there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from sdeflow.processes.churn import Churn
 from sdeflow.processes.derived import DerivedSDE
 from sdeflow.processes.diffusions import ScheduledDiffusion
 from sdeflow.processes.flipped import FlippedSDE
-from sdeflow.processes.marginal_preserving import MarginalPreserving
 from sdeflow.processes.process import Process
-from sdeflow.processes.schedules import Schedule
 from sdeflow.processes.sde import SDE
+from sdeflow.processes.together import At, fields_at
 from sdeflow.solvers.terms import Terms
 
 __all__ = [
     "Leap",
     "Level",
+    "Number",
     "between",
+    "columns",
     "denoised",
     "each_of",
     "known_noise",
-    "leap_of",
+    "known_share",
+    "leap",
+    "leap_at",
     "leaps",
-    "noise_of",
-    "noise_ratio",
-    "taken",
-    "weight",
+    "like",
+    "mixed",
+    "noise_share",
+    "of_first_order",
+    "plus",
+    "quotient",
+    "rows",
 ]
 
-TIMES_ALONE = (ScheduledDiffusion.diffusion, MarginalPreserving.diffusion, Churn.diffusion)
+Number = float | Tensor
+"""What a step multiplies with: a float where it was planned, else a float64 tensor, 0-d or with one number a row."""
 
 
 class Level(NamedTuple):
-    """Where on the path a time is: a, s and λ = ln(a/s), in float64."""
+    """Where on the path a time is."""
 
-    a: Tensor
-    s: Tensor
-    half_log_snr: Tensor
-
-    @classmethod
-    def at(cls, schedule: Schedule, t: Tensor) -> Level:
-        t = t.to(torch.float64)
-        return cls(schedule.a(t), schedule.s(t), schedule.log_snr(t) / 2)
+    a: Number
+    s: Number
 
 
 class Leap(NamedTuple):
-    """A step with x̂₁ held: 0-d float64 tensors, or one number a step.
+    """A step with x̂₁ held, or vectors of the numbers of many.
 
     Attributes:
         start: The level at its beginning.
         end: The level at its end.
-        h: λ_n − λ_t; infinite where s or a is 0 at an end.
-        replaced: K, how much of the noise is replaced by fresh noise; None where that takes the process's diffusion to say.
-        of_x: p.
-        of_data: q.
-        of_noise: r.
+        h: λ_n − λ_t with λ = ln(a/s); infinite where s or a is 0 at an end.
         decay: h + K, what x̂₁ is forgotten by.
-        weight: a_n (1 − e^{−(h+K)}), what x_n takes of a change of x̂₁.
-        noisy: Whether s > 0 at its beginning: a bool, or a tensor inside a compiled step; so are the other two.
-        noisy_end: Whether s > 0 at its end.
-        finite: Whether h is finite.
+        of_x: p.
+        of_data: q = a_n (1 − e^{−(h+K)}), which is also what x_n takes of a change of x̂₁.
+        of_noise: r; None for the flow.
+        here: The denoiser at its beginning, a function of x.
+        there: The denoiser at its end; None where it is planned for a method of one stage.
     """
 
     start: Level
     end: Level
-    h: Tensor
-    replaced: Tensor | None
-    of_x: Tensor
-    of_data: Tensor
-    of_noise: Tensor
-    decay: Tensor
-    weight: Tensor
-    noisy: bool | Tensor
-    noisy_end: bool | Tensor
-    finite: bool | Tensor
-
-    def flowing(self) -> Leap:
-        """The step of the flow, K = 0."""
-        return self.replacing(torch.zeros_like(self.h))
-
-    def replacing(self, K: Tensor) -> Leap:
-        """The same step with another amount of fresh noise."""
-        start, end = self.start, self.end
-        # Nothing divides by 0: what is not taken would still be in the gradient.
-        p = torch.where(start.s > 0, end.s * (-K).exp() / torch.where(start.s > 0, start.s, 1.0), 0.0)
-        decay = torch.where(self.h.isfinite(), self.h + K, self.h)
-        return self._replace(
-            replaced=K,
-            of_x=p,
-            of_data=end.a - p * start.a,
-            of_noise=end.s * (-torch.expm1(-2 * K)).sqrt(),
-            decay=decay,
-            weight=-end.a * torch.expm1(-decay),
-        )
+    h: Number
+    decay: Number
+    of_x: Number
+    of_data: Number
+    of_noise: Number | None
+    here: At
+    there: At | None
 
 
-def between(schedule: Schedule, t: Tensor, n: Tensor) -> Leap:
-    """A step from t to n, or all steps of vectors of those, before it is said how much noise is replaced."""
-    start, end = Level.at(schedule, t), Level.at(schedule, n)
-    h = end.half_log_snr - start.half_log_snr
-    return Leap(start, end, h, None, h, h, h, h, h, start.s > 0, end.s > 0, h.isfinite())
+# --- the numbers of a step, or of many ---------------------------------------------------------------------------------
 
 
-def leap_of(process: Process, times: Sequence[Tensor]) -> Leap:
-    """The step at (its beginning, its middle, its end), or all steps of vectors of those."""
+def between(process: Process, t: Tensor, n: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """(a, s) at t, (a, s) at n, and h."""
     schedule = process.schedule
     assert schedule is not None  # the registry says that it is needed
-    made = between(schedule, times[0], times[2])
-    if process.noise == "none":
-        return made.flowing()
-    noise = known_noise(process, times[1])
-    return made if noise is None else made.replacing(noise_ratio(schedule, times[1], noise, made.h))
+    both = torch.stack((t, n)).to(torch.float64)
+    (a, a_n), (s, s_n), (log_snr, log_snr_n) = (_all(v, both).unbind() for v in schedule.levels(both))
+    return (a, s), (a_n, s_n), (log_snr_n - log_snr) / 2
 
 
-def leaps(process: Process, times: Sequence[Tensor]) -> list[Leap] | None:
-    """The steps one by one; None where a gradient is to go through them."""
-    return each_of(leap_of(process, times))
+def _all(v: Tensor, like: Tensor) -> Tensor:
+    """One for each time, where a schedule has one for all."""
+    return v if v.shape == like.shape else v.expand(like.shape)
 
 
-def each_of(many: Leap) -> list[Leap] | None:
-    """Steps one by one, from one transfer from the device; None where a gradient is to go through them.
+def leap(process: Process, t: Tensor, n: Tensor, share: Number | None = None) -> Leap:
+    """The step from t to n with a share of the schedule's own noise, K = share · |h|; without any it is that of the flow."""
+    (a, s), (a_n, s_n), h = between(process, t, n)
+    # Nothing divides by 0: what is not taken would still be in the gradient.
+    noisy, decay, of_noise = s > 0, h, None
+    kept = s_n / torch.where(noisy, s, 1.0)
+    if share is not None:
+        # A share of 0 is none, of an infinite h too.
+        K = torch.where(share > 0, h.abs() * share, 0.0) if isinstance(share, Tensor) else h.abs() * share
+        kept, of_noise = kept * (-K).exp(), s_n * (-torch.expm1(-2 * K)).sqrt()
+        decay = torch.where(h.isfinite(), h + K, h)
+    p = torch.where(noisy, kept, 0.0)
+    here, there = partial(process.denoiser, t), partial(process.denoiser, n)
+    return Leap(Level(a, s), Level(a_n, s_n), h, decay, p, a_n - p * a, of_noise, here, there)
 
-    A gradient wants each made in its own step: what is taken again in the backward pass has to be made again there.
-    """
-    if many.of_x.requires_grad:
-        return None
-    flags = torch.stack([_all(flag, many.h) for flag in many[-3:]]).tolist()
-    starts, ends = (
-        map(Level._make, zip(*(_all(v, many.h).unbind() for v in level), strict=True)) for level in many[:2]
-    )
-    K = [None] * len(many.h) if many.replaced is None else _all(many.replaced, many.h).unbind()
-    rest = (_all(v, many.h).unbind() for v in many[4:-3])
-    return [Leap(*parts) for parts in zip(starts, ends, many.h.unbind(), K, *rest, *flags, strict=True)]
+
+def noise_share(process: Process, t: Tensor, noise: Tensor) -> Tensor:
+    """2ε/g² = σ²/g² where the diffusion at t is σ."""
+    assert process.schedule is not None
+    squared = noise.to(torch.float64).square()
+    g2 = process.schedule.squared_diffusion(t.to(torch.float64)).abs()
+    return torch.where(squared > 0, squared / g2, 0.0)
 
 
-def _all(v: Any, like: Tensor) -> Tensor:
-    """One for each step, where a schedule has one for all."""
-    wide: Tensor = v.expand_as(like)
-    return wide
+def known_share(process: Process, t: Tensor) -> Number | None:
+    """The share of the schedule's noise at many times; None where only the diffusion can say, when its step is there."""
+    if _origin(process, t)[1] is ScheduledDiffusion:
+        return 1.0  # a reversal has the noise of its diffusion, which is that of the schedule
+    noise = known_noise(process, t)
+    return None if noise is None else noise_share(process, t, noise)
 
 
 def known_noise(process: Process, t: Tensor) -> Tensor | None:
     """The diffusion at many times, where it is the library's own: a function of time alone; else None."""
-    source = process
-    while isinstance(source, (DerivedSDE, FlippedSDE)):
-        source = source.original
-    if getattr(type(source), "diffusion", None) not in TIMES_ALONE:
+    source, maker, t = _origin(process, t)
+    if not (isinstance(source, SDE) and source.additive and issubclass(maker, SDE) and maker.precise_time):
         return None
-    assert isinstance(process, SDE)
-    rows = t.to(torch.float64).reshape(-1, 1)
-    return process.diffusion(rows, torch.zeros_like(rows)).expand_as(rows).reshape(t.shape)
+    column = t.to(torch.float64).reshape(-1, 1)
+    return source.diffusion(column, column).expand_as(column).reshape(t.shape)
 
 
-def noise_ratio(schedule: Schedule, middle: Tensor, noise: Tensor, h: Tensor) -> Tensor:
-    """K = |h| · 2ε/g², in the middle of the step: |h| for a reversal."""
-    squared = noise.to(torch.float64).square()
-    g2 = schedule.squared_diffusion(middle.to(torch.float64)).abs()
-    return torch.where(squared > 0, h.abs() * squared / g2, 0.0)
+def _origin(process: Process, t: Tensor) -> tuple[Process, type, Tensor]:
+    """The process whose diffusion this one has, the class that defines it, and times on its clock."""
+    while isinstance(process, (DerivedSDE, FlippedSDE)):
+        t = process.reflect(t) if isinstance(process, FlippedSDE) else t
+        process = process.original
+    return process, next(kind for kind in type(process).__mro__ if "diffusion" in kind.__dict__), t
 
 
-def denoised(terms: Terms, t: Tensor, level: Level, noisy: bool | Tensor, x: Tensor) -> Tensor:
+# --- many steps at once ------------------------------------------------------------------------------------------------
+
+
+def leaps(process: Process, times: Sequence[Tensor], dtype: torch.dtype, stages: int) -> list[Leap] | None:
+    """The steps of vectors of (beginning, middle, end), one by one; None where each has to be made by itself.
+
+    A method of two stages asks for the denoiser at the end of a step as well.
+    """
+    t, middle, n = times
+    share = None if process.noise == "none" else known_share(process, middle)
+    if share is None and process.noise != "none":
+        return None
+    table = rows(*columns(leap(process, t, n, share)))
+    return None if table is None else each_of(process, (t, n)[:stages], dtype, table)
+
+
+def columns(many: Leap) -> list[Tensor]:
+    """The vectors of many steps."""
+    numbers: list[Any] = [*many.start, *many.end, *many[2:7]]
+    return [v for v in numbers if v is not None]
+
+
+def rows(*vectors: Tensor) -> list[list[float]] | None:
+    """The numbers of each step, from one transfer from the device; None where a derivative goes through them.
+
+    A derivative wants each made in its own step: what is taken again in the backward pass has to be made again there.
+    """
+    table = torch.stack(vectors, 1)
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(table)
+    if table.requires_grad or wrapped or forward_ad.unpack_dual(table).tangent is not None:
+        return None
+    numbers: list[list[float]] = table.tolist()
+    return numbers
+
+
+def each_of(
+    process: Process, ends: Sequence[Tensor], dtype: torch.dtype, table: Sequence[Sequence[float]]
+) -> list[Leap]:
+    """Steps from their numbers, with the denoiser at their beginnings, and at their ends where those are given."""
+    times = ends[0] if len(ends) == 1 else torch.cat(tuple(ends))
+    fields = fields_at(process.denoiser, times.to(torch.float64), dtype)
+    here: Sequence[At] = fields[: len(table)]
+    there: Sequence[At | None] = fields[len(table) :] or [None] * len(table)
+    return [
+        Leap(Level(a, s), Level(a_n, s_n), h, decay, p, q, r[0] if r else None, start, end)
+        for (a, s, a_n, s_n, h, decay, p, q, *r), start, end in zip(table, here, there, strict=True)
+    ]
+
+
+# --- taking one --------------------------------------------------------------------------------------------------------
+
+
+def leap_at(terms: Terms, times: Leap | Sequence[Tensor], x: Tensor) -> Leap:
+    """A step: as it was planned, or made here from (its beginning, its middle, its end)."""
+    if isinstance(times, Leap):
+        if times.of_noise is not None:
+            terms.counter.diffusion += 1  # the process was asked for it, with the other steps
+        return times
+    t, middle, n = times
+    share = None if terms.W is None else noise_share(terms.process, middle, terms.diffusion(middle, x))
+    return leap(terms.process, t, n, share)
+
+
+def denoised(terms: Terms, field: At | None, level: Level, x: Tensor) -> Tensor:
     """x̂₁ from one evaluation of the denoiser, and x/a where there is no noise."""
-    if noisy is True:
-        return terms.denoiser(t, x)
-    if noisy is False:
-        return x / level.a
+    a, s = level
+    if not isinstance(s, Tensor) and s == 0:
+        return x / a
+    assert field is not None
+    data = terms.denoised(field, x)
+    if not isinstance(s, Tensor):
+        return data
     # No branch divides by 0: what is not taken would still be in the gradient.
-    return torch.where(level.s > 0, terms.denoiser(t, x), x / weight(torch.where(level.s > 0, 1.0, level.a), x))
+    return torch.where(s > 0, data, x / like(torch.where(s > 0, 1.0, a), x))
 
 
-def noise_of(level: Level, x: Tensor, data: Tensor) -> Tensor:
-    """x̂₀ = (x − a x̂₁)/s, where s > 0."""
-    s = torch.where(level.s > 0, level.s, 1.0)
-    return (x - weight(level.a, x) * data) / weight(s, x)
+def mixed(weight: Number, x: Tensor, *others: tuple[Number, Tensor]) -> Tensor:
+    """w x + Σ w_i v_i."""
+    total = x * like(weight, x)
+    for w, v in others:
+        total = total + like(w, x) * v if isinstance(w, Tensor) else torch.add(total, v, alpha=w)
+    return total
 
 
-def weight(v: Tensor, x: Tensor) -> Tensor:
+def plus(x: Tensor, weight: Number, v: Tensor) -> Tensor:
+    """x + w v."""
+    return x + like(weight, x) * v if isinstance(weight, Tensor) else torch.add(x, v, alpha=weight)
+
+
+def like(v: Number, x: Tensor) -> Number:
     """A number for products with x: as it is if it is one for all, and in the dtype of x if there is one a row."""
-    return v if v.ndim == 0 else v.to(x.dtype)
+    return v.to(x.dtype) if isinstance(v, Tensor) and v.ndim else v
 
 
-def taken(leap: Leap, x: Tensor, data: Tensor) -> Tensor:
-    """p x + q x̂₁: the step without its noise."""
-    return x * weight(leap.of_x, x) + data * weight(leap.of_data, x)
+def quotient(u: Number, v: Number) -> Number:
+    """u/v, and 0 where that is no finite number, as at an end where λ is infinite."""
+    if isinstance(v, Tensor):
+        ratio = u / torch.where(v != 0, v, 1.0)
+        return torch.where((v != 0) & ratio.isfinite(), ratio, 0.0)
+    value = u / v if v else 0.0
+    return value if isinstance(value, Tensor) or math.isfinite(value) else 0.0
+
+
+def of_first_order(step: Leap) -> bool:
+    """Whether a planned step begins or ends at an infinite λ, and is of the first order."""
+    return not isinstance(step.h, Tensor) and not math.isfinite(step.h)

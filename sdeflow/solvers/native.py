@@ -66,8 +66,8 @@ class FixedSteps:
         assert job.grid is not None
         self.job = job
         self.stepper = STEPPERS[job.method.name]
-        # What a method works out for all steps at once comes to it as one more of its times.
-        self.plan = getattr(self.stepper, "plan", None)
+        # What a method works out for all steps at once comes to it in place of its times; a graph works it out itself.
+        self.plan = None if job.compile else getattr(self.stepper, "plan", None)
         self.edges = job.grid.nodes
         self.nodes = self.edges.tolist()
         self.widths = np.diff(self.edges).tolist()
@@ -81,7 +81,7 @@ class FixedSteps:
         self.noise = None if job.brownian is None else Increments(job.brownian, self.nodes, levy)
         self._chunk = -1
         self._times: list[Tensor] = []
-        self._ready: list[tuple[Any, ...]] = []
+        self._ready: Sequence[Any] = []
         self._prepare(0)  # here and not in a span, which may be taken again and then has to do the same once more
 
     def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
@@ -106,8 +106,8 @@ class FixedSteps:
             self.job.progress(nodes[k])
         return x, carried, saved
 
-    def times(self, k: int) -> list[tuple[Any, ...]]:
-        """The times of the places of a step, as the process wants them, and of some steps that follow it."""
+    def times(self, k: int) -> Sequence[Any]:
+        """The times of the places of a step, as the process wants them, or what was planned; and of steps that follow it."""
         if k // CHUNK != self._chunk:
             self._prepare(k)
         return self._ready[k % CHUNK :]
@@ -125,13 +125,11 @@ class FixedSteps:
         self._chunk = k // CHUNK
         first = self._chunk * CHUNK
         self._times = _stage_times(self.job, self.edges[first : first + CHUNK + 1], self.stepper.places)
-        columns: list[Sequence[Any]] = [t.unbind() for t in self._times]
-        planned = self.plan and self.plan(self.job.process, self._times)
+        planned = self.plan and self.plan(self.job.process, self._times, self.job.x0.dtype)
         if planned is None:
             self.plan = None
-        else:
-            columns.append(planned)
-        self._ready = list(zip(*columns, strict=True))
+            planned = list(zip(*(t.unbind() for t in self._times), strict=True))
+        self._ready = planned
 
 
 def _checkpointed(steps: FixedSteps) -> Saved:
@@ -220,7 +218,7 @@ def _stage_times(job: Job, nodes: Nodes, places: Sequence[float]) -> list[Tensor
     edges = torch.from_numpy(nodes).to(x.device)
     left, width = edges[:-1], edges.diff()
     # A place at 1 is the next node itself, so that no time is rounded past the end.
-    times = [edges[1:] if c == 1 else left + c * width for c in places]
+    times = [edges[1:] if c == 1 else left + c * width if c else left for c in places]
     if job.breakpoints or min(places) < 0 or max(places) > 1:
         unit = rounding_unit(x, *process.interval, *job.times)
         first, last = min(process.interval[0], job.times[0]), max(process.interval[1], job.times[-1])

@@ -30,6 +30,7 @@ from torch import Tensor
 from sdeflow.processes.boundary import check_diffusion, check_field
 from sdeflow.processes.process import Process, prepared
 from sdeflow.processes.sde import SDE
+from sdeflow.processes.together import At
 from sdeflow.solvers.job import Counter
 
 __all__ = ["Advance", "Step", "Stepper", "Terms", "along", "root"]
@@ -96,10 +97,10 @@ class Terms:
             self.constant = g, tensor
         return tensor
 
-    def denoiser(self, t: Tensor, x: Tensor) -> Tensor:
+    def denoised(self, denoiser: At, x: Tensor) -> Tensor:
         """E[x_data | x_t = x]: one evaluation of the model, counted as one of the drift."""
         self.counter.drift += 1
-        return check_field("denoiser", self.process.denoiser(t, x), x)
+        return check_field("denoiser", denoiser(x), x)
 
     def apply(self, g: Tensor, v: Tensor | None) -> Tensor:
         """σ v, broadcasting to the state."""

@@ -65,6 +65,18 @@ def test_processes_carry_the_parameters():
         assert expected <= set(map(id, process.parameters()))
 
 
+def test_conditions_of_a_likelihood_are_counted():
+    """One row per sample, whatever the leading axes, or one for all; any other number is refused in a sentence."""
+    model = sf.models.FlowMatching(network(classes=3), normal())
+    x, label = LAW.draw(6, seed=0), torch.tensor([0, 1, 2, 2, 1, 0])
+    each = model.log_prob(x, label=label)
+    close(model.log_prob(x.reshape(2, 3, 2), label=label), each.reshape(2, 3))
+    close(model.log_prob(x, label=torch.tensor([1])), model.log_prob(x, label=torch.tensor(1)))
+    for wrong in (label[:2], label.reshape(2, 3)):
+        with pytest.raises(ArgumentError, match="2 rows for 6 samples"):
+            model.log_prob(x.reshape(2, 3, 2), label=wrong)
+
+
 def test_images_and_float32():
     """Any event shape, and x's dtype throughout."""
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)), 3)
