@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ class ExplicitRungeKutta:
         return first_step(self.velocity.at, tolerance, t, x, self.stages.first, self.error_order, longest)
 
     def attempt(self, step: Step, x: Tensor) -> Attempt:
-        times = self.velocity.times(step.t, step.h, step.t1, self.places)
+        times = self.times(step)
         if isinstance(self.stages, Buffer) and x.requires_grad and torch.is_grad_enabled():
             self.follow()
         stages, drift, graph = self.stages, self.velocity.function, torch.is_grad_enabled()
@@ -68,6 +70,10 @@ class ExplicitRungeKutta:
             return Attempt(y, stages.errors())
         with torch.no_grad():
             return Attempt(y, stages.errors())
+
+    def times(self, step: Step) -> Sequence[Tensor]:
+        """Those of the stages after the first."""
+        return self.velocity.times(step.t, step.h, step.t1, self.places)
 
     def arrive(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity at the end of the step, with which the next one begins."""

@@ -211,8 +211,11 @@ def test_the_trajectory_does_not_depend_on_the_probes():
     for run in runs[1:]:
         assert torch.equal(run.latent, runs[0].latent)
         assert torch.equal(run.stats["nfe_drift"], runs[0].stats["nfe_drift"])
-    exact = flow_of(process, law, divergence="exact", rtol=1e-3).log_prob_with_error(x)
-    assert not torch.equal(exact.stats["nfe_drift"], runs[0].stats["nfe_drift"])  # an exact log p is in the norm
+    counts = [
+        flow_of(process, law, divergence=kind, seed=0, rtol=1e-5).log_prob_with_error(x).stats["nfe_drift"]
+        for kind in ("exact", "hutchinson")
+    ]
+    assert (counts[0] > counts[1]).all()  # an exact log p is in the norm
 
 
 def test_rademacher_probes_have_no_variance_on_a_diagonal_jacobian():
@@ -348,8 +351,11 @@ def test_a_velocity_that_decides_by_the_time_works_on_a_shared_clock():
     assert torch.allclose(flow.decode(x), x, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "method", ["tsit5", "torchdiffeq:dopri5"]
+)  # the one flips its times at once, the other each field
 @pytest.mark.parametrize("base_at", ["start", "end"])
-def test_a_formula_may_return_the_velocity_with_the_divergence(base_at):
+def test_a_formula_may_return_the_velocity_with_the_divergence(base_at, method):
     """Then the velocity itself is not asked, on either clock."""
     base = Independent(Normal(torch.zeros(2, dtype=DOUBLE), torch.ones(2, dtype=DOUBLE)), 1)
     calls = []
@@ -363,7 +369,7 @@ def test_a_formula_may_return_the_velocity_with_the_divergence(base_at):
 
     x = torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(3, 2)
     flows = {
-        name: sf.Flow(sf.ODE(velocity), base, base_at, divergence=formula, rtol=1e-9, stepping="shared")
+        name: sf.Flow(sf.ODE(velocity), base, base_at, divergence=formula, rtol=1e-9, stepping="shared", method=method)
         for name, formula in {
             "exact": "exact",
             "alone": divergence_alone,

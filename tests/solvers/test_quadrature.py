@@ -196,3 +196,53 @@ def test_large_states_are_asked_about_node_by_node():
     process, x = OfRows(torch.tensor(1.0, dtype=DOUBLE), known=True), torch.ones(2000, 2, dtype=DOUBLE)
     sf.solve(process, process.join(x), rtol=1e-4, stepping="per-sample")
     assert set(process.sizes) == {2000}
+
+
+class Turning(WithIntegrals, precise_time=True):
+    """x' with turns, and the integral of |x|²."""
+
+    def __init__(self, steepness):
+        super().__init__(sf.ODE(self.turn), torch.Size([2]), 1)
+        self.steepness = steepness
+        self.sizes = []
+
+    def turn(self, t, x):
+        return 2 * torch.tanh(self.steepness * x.flip(1)) - x
+
+    def rates(self, t, x):
+        self.sizes.append(len(x))
+        return self.ode.velocity(t, x), x.square().sum(1, keepdim=True)
+
+
+def turning(steepness, rtol):
+    """The process, and the errors of x: as its state, and of a solve for x alone."""
+    process, x = Turning(steepness), 2 * torch.randn(256, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    end = sf.solve(sf.ODE(process.turn), x, rtol=1e-11, atol=1e-11).final
+    options = {"rtol": rtol, "stepping": "per-sample"}
+    finals = [
+        sf.solve(process, process.join(x), **options).final[:, :2],
+        sf.solve(sf.ODE(process.turn), x, **options).final,
+    ]
+    return process, *((final - end).norm(dim=1) for final in finals)
+
+
+def test_the_rule_takes_x_nearer_to_the_solution_than_its_method(monkeypatch):
+    """In the root-mean-square over the samples, where neither the integral nor the difference sets the steps."""
+    for name in ("DIFFER", "SHARE"):
+        monkeypatch.setattr(f"sdeflow.solvers.quadrature.{name}", 0.0)
+    _, by_rule, by_method = turning(2.0, 1e-4)
+    assert by_rule.square().mean() < (0.6 * by_method.norm()) ** 2 / len(by_method)
+
+
+def test_what_the_two_ends_differ_by_is_taken_for_an_error(monkeypatch):
+    """Where velocities turn sharply, the worst sample is not left to an estimate that is small by accident."""
+    _, with_it, _ = turning(4.0, 1e-4)
+    monkeypatch.setattr("sdeflow.solvers.quadrature.DIFFER", 0.0)
+    _, without, _ = turning(4.0, 1e-4)
+    assert with_it.max() < 0.6 * without.max()
+
+
+def test_samples_that_have_arrived_leave_the_batch_at_any_tolerance():
+    """The velocity that is known is that at the method's own end, and there it is asked for again on the rows that stay."""
+    sizes = turning(4.0, 1e-2)[0].sizes
+    assert sizes[-1] < 0.6 * sizes[1]
