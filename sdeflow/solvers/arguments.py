@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sdeflow.errors import ArgumentError, MethodError, SdeflowWarning
 from sdeflow.processes.boundary import state_time
@@ -50,21 +51,30 @@ def check_state(x0: Any) -> None:
         )
     if x0.numel() == 0:
         raise ArgumentError(f"x0 has shape {tuple(x0.shape)}, which is empty; give at least one sample.")
-    if not _mapped() and not bool(x0.isfinite().all()):
+    if not _inside("Vmap") and not bool(x0.isfinite().all()):
         raise ArgumentError(
             f"x0 is not finite in {int((~x0.isfinite().flatten(1).all(1)).sum())} of {len(x0)} samples."
         )
 
 
-def _mapped() -> bool:
-    """Whether this is inside of torch.func.vmap, where nothing may be decided by a value."""
+def _inside(transform: str) -> bool:
+    """Whether this is inside of a transform of torch.func."""
     stack = torch._C._functorch.get_interpreter_stack() or ()
-    return any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack)
+    return any(level.key() == getattr(torch._C._functorch.TransformType, transform) for level in stack)
+
+
+def check_forward_mode(adaptive: bool, x0: Tensor) -> None:
+    """Whether derivatives in forward mode can be taken along, if they are."""
+    if adaptive and (_inside("Jvp") or forward_ad.unpack_dual(x0).tangent is not None):
+        raise ArgumentError(
+            "this solve is differentiated in forward mode (torch.func.jvp, jacfwd or dual tensors), which adaptive steps are "
+            "not. Give steps= or dt=, or differentiate in reverse mode (torch.func.vjp, jacrev, autograd.grad)."
+        )
 
 
 def check_vmap(adaptive: bool, on_failure: str) -> None:
     """Whether a solve can be done inside of torch.func.vmap, if it is."""
-    if _mapped() and (adaptive or on_failure == "raise"):
+    if _inside("Vmap") and (adaptive or on_failure == "raise"):
         raise ArgumentError(
             "this solve is inside of torch.func.vmap, where nothing may be decided by a value, neither a step size nor whether "
             "to raise. Give steps= or dt= and on_failure='return'; or put what you map over into the batch, x0 of shape "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from sdeflow.solvers.arguments import (
     adapts,
     check_compile,
     check_extras,
+    check_forward_mode,
     check_span,
     check_state,
     check_steps,
@@ -32,6 +34,7 @@ from sdeflow.solvers.backends import run_torchdiffeq, run_torchsde
 from sdeflow.solvers.events import Event
 from sdeflow.solvers.grid import Grid, as_sequence, fixed_grid, save_times, time_rounding
 from sdeflow.solvers.job import Job, Outcome
+from sdeflow.solvers.moving_times import arrived, begun, shifts
 from sdeflow.solvers.noise import driver_for
 from sdeflow.solvers.registry import choose_method
 from sdeflow.solvers.solution import Solution
@@ -79,8 +82,8 @@ def solve(
         process: An :class:`~sdeflow.SDE` or :class:`~sdeflow.ODE`.
         x0: The state at the first time, with shape ``(B, *event)``, float32 or float64. The result has its dtype and device.
         t: None for the process's interval in its own direction, (from, to), or the save times. Save times are hit exactly,
-            never interpolated for SDEs. An ODE may be solved either way; an SDE runs in its own direction, so t decreases
-            exactly for reversals on the backward clock.
+            never interpolated for SDEs; the solution of an ODE has derivatives with respect to them. An ODE may be solved
+            either way; an SDE runs in its own direction, so t decreases exactly for reversals on the backward clock.
         method: A name of :func:`sdeflow.methods`, or None to choose by the process; ``sol.stats["method"]`` says which.
         dt: The step: each gap between save times is split into ceil(gap/dt) equal steps.
         steps: A number of equal steps, or the grid itself (save times not on it are added).
@@ -134,8 +137,12 @@ def solve(
     choose("on_failure", on_failure, ("raise", "return"))
     check_state(x0)
     check_vmap(dt is None and steps is None, on_failure)
+    check_forward_mode(dt is None and steps is None, x0)
     times = save_times(t, process.interval, process.direction)
     check_span(process, times)
+    shifted = shifts(t, process, event is not None)
+    if shifted is not None:
+        x0 = begun(process, times[0], x0, shifted[0])
     runner, forward = _forward(process, times)
 
     adaptive_steps = adapts(process, dt, steps, rtol, atol)
@@ -151,13 +158,7 @@ def solve(
 
     driver = driver_for(runner, x0, forward, grid, chosen, seed, brownian)
     began = time.perf_counter()
-    with tqdm(
-        total=1.0,
-        disable=not progress,
-        desc=chosen.name,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-    ) as bar:
-        start, span = forward[0], forward[-1] - forward[0]
+    with _bar(chosen.name, forward) if progress else nullcontext(_nothing) as show:
         # A native method's steps adapt in the loop that is there for that.
         engine = "adaptive" if grid is None and chosen.engine == "native" else chosen.engine
         outcome = ENGINES[engine](
@@ -181,10 +182,12 @@ def solve(
                 jacobian=field_on_clock("jacobian", jacobian, process, runner, sign=-1),
                 events=events_on_clock(event, process, runner),
                 dense=dense,
-                progress=lambda now: bar.update((now - start) / span - bar.n) if progress else None,
+                progress=show,
                 caller_time=float if runner is process else runner.reflect,
             )
         )
+    if shifted is not None:
+        outcome.x = arrived(process, times, outcome.x, shifted)
     stats = {
         "method": chosen.name,
         "nfe_drift": outcome.counter.drift,
@@ -206,6 +209,22 @@ def _unknown(options: dict[str, Any]) -> ArgumentError:
     names = [name for name in inspect.signature(solve).parameters if name != "unknown"]
     name = next(iter(options))
     return ArgumentError(f"solve() has no option {name!r}. {nearest(name, names)}")
+
+
+def _nothing(now: float) -> None:
+    """Nobody is looking."""
+
+
+@contextmanager
+def _bar(name: str, times: Sequence[float]) -> Iterator[Callable[[float], None]]:
+    """A progress bar, and what is to be called with the time reached."""
+    start, span = times[0], times[-1] - times[0]
+    with tqdm(total=1.0, desc=name, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}") as bar:
+
+        def show(now: float) -> None:
+            bar.update((now - start) / span - bar.n)
+
+        yield show
 
 
 def _forward(process: Process, times: list[float]) -> tuple[Process, list[float]]:
@@ -237,10 +256,11 @@ def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_fail
     x = outcome.x
     finite = x.detach().isfinite().flatten(2).all(2).all(0)
     ended = outcome.status if isinstance(outcome.status, Tensor) else int(outcome.status)  # each sample, or all
-    status = torch.where(finite | (ended != Status.SUCCESS), ended, int(Status.NON_FINITE))
+    all_came = not isinstance(ended, Tensor) and ended == Status.SUCCESS
+    status = torch.where(finite if all_came else finite | (ended != Status.SUCCESS), ended, int(Status.NON_FINITE))
     reached = torch.tensor(times[: len(x)], dtype=torch.float64, device=x.device)
     solution = Solution(reached, x, status, stats, outcome.events, outcome.dense)
-    if on_failure == "raise" and not bool(solution.success.all()):
+    if on_failure == "raise" and not bool((finite if all_came else solution.success).all()):
         message = outcome.message or (
             f"{int((~finite).sum())} of {len(finite)} samples became infinite or NaN. Take smaller steps, "
             f"or look at the drift and diffusion there."

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import sdeflow as sf
 from sdeflow.errors import ArgumentError, MethodError
@@ -65,3 +66,12 @@ def test_inside_of_vmap_fixed_steps_are_taken_and_the_rest_is_refused():
     for options in ({"steps": 5}, {"rtol": 1e-5, "on_failure": "return"}):
         with pytest.raises(ArgumentError, match=r"torch\.func\.vmap.*stepping='per-sample'"):
             torch.func.vmap(lambda x, options=options: final(x, **options))(x)
+
+
+@pytest.mark.parametrize("options", [{"rtol": 1e-6}, {"rtol": 1e-6, "stepping": "per-sample"}, {"method": "rodas5p"}])
+def test_adaptive_steps_are_not_differentiated_in_forward_mode(options):
+    ode, x = sf.ODE(lambda t, x: -x), torch.ones(2, 2)
+    with pytest.raises(ArgumentError, match=r"forward mode.*Give steps= or dt="):
+        torch.func.jvp(lambda x: sf.solve(ode, x, **options).final, (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(ArgumentError, match="forward mode"):
+        sf.solve(ode, forward_ad.make_dual(x, x), **options)

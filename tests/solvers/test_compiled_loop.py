@@ -1,6 +1,6 @@
 """compile=True for adaptive steps: the answers, counts and failures of the plain engine, and a warning where it cannot be.
 
-The loop is compiled in two tests only. The others run the same function in Python, which is as good for what it computes.
+The loop is compiled in three tests only. The others run the same function in Python, which is as good for what it computes.
 """
 
 from importlib import import_module
@@ -109,6 +109,19 @@ def test_a_compiled_loop_of_own_clocks_with_a_network():
     assert compiled.stats["compiled_steps"] > 0
     torch.testing.assert_close(compiled.final, plain.final, rtol=1e-4, atol=1e-4)
     assert (compiled.stats["accepted"] - plain.stats["accepted"]).abs().max() <= 1
+
+
+def test_a_compiled_loop_of_a_class_that_is_solved_backward(recwarn):
+    """Truly compiled, through the guard of a subclass and the flipped clock, with times that are prepared on the way."""
+
+    class Oscillator(sf.ODE):
+        def velocity(self, t, x):
+            return oscillator(t, x)
+
+    process = Oscillator(interval=(0.0, 2.0))
+    plain, compiled = both(process, 0.3 * states(4, dtype=torch.float32), t=(2.0, 0.0), rtol=1e-5, method="bosh3")
+    assert compiled.stats["compiled_steps"] > 0 and not [w for w in recwarn if "lru_cache" in str(w.message)]
+    torch.testing.assert_close(compiled.final, plain.final, rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_compiled_is_solved_without_and_said(monkeypatch):
