@@ -16,6 +16,8 @@ from sdeflow.types import Field, Time
 
 __all__ = ["AnnealedLangevin"]
 
+ROUNDING = 1e-9
+
 
 class AnnealedLangevin(SDE, precise_time=True):
     r"""Langevin dynamics at a sequence of noise levels, one unit of its own time r each: a process for ``solve``.
@@ -73,7 +75,8 @@ class AnnealedLangevin(SDE, precise_time=True):
 
     def _level(self, r: Tensor) -> Tensor:
         """Which level it is; the end of the interval belongs to the last."""
-        level: Tensor = r.floor().long().clamp(0, len(self.times) - 1)
+        # The nodes of a grid are the beginnings of the levels up to rounding: 49·(1/49) is below 1.
+        level: Tensor = (r + ROUNDING).floor().long().clamp(0, len(self.times) - 1)
         return level
 
     def drift(self, t: Time, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError
-from sdeflow.models.model import GenerativeModel, squared_error
+from sdeflow.models.model import GenerativeModel, check_condition, squared_error
 from sdeflow.models.ode import Conditional
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import BridgePath, Coupling, Draws, as_coupling
@@ -104,4 +104,5 @@ class BridgeMatching(GenerativeModel):
         from sdeflow.solvers import solve
 
         self.check_events("x0", x0)
+        check_condition(condition, len(x0))
         return solve(self.sde(**condition), x0, **(solver or {})).final

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from sdeflow.errors import ArgumentError
 from sdeflow.models.model import CUT, GenerativeModel
 from sdeflow.paths import Draws, Purpose
-from sdeflow.processes.conversions import QUANTITIES, convert
+from sdeflow.processes.boundary import as_time
 from sdeflow.processes.parameters import finite_number
 from sdeflow.types import Field, Time
 
 __all__ = ["classifier_free", "drop_conditions", "guided"]
 
 Model = TypeVar("Model", bound=GenerativeModel)
+
+NETWORKS = ("net", "score_net")  # what models call those that are given their conditions
 
 
 class Blend(nn.Module):
@@ -43,18 +45,18 @@ class Pulled(nn.Module):
     def __init__(self, model: GenerativeModel, grad_log_likelihood: Field, scale: float) -> None:
         super().__init__()
         self.net, self.pull, self.scale = model.net, grad_log_likelihood, scale
-        self.schedule, self.predicts = model.schedule, model.predicts
+        self.coefficients = model.coefficients
 
     def forward(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
-        assert self.schedule is not None
-        pull = self.scale * self.pull(t, x)
-        linear = convert(self.schedule, t, torch.zeros_like(x), pull, given="score", wanted=self.predicts)
+        _, of_prediction = self.coefficients("score", as_time(t, x))  # score = p x + q · prediction
         value: Tensor = self.net(t, x, **condition)
-        return value + linear
+        return value + (self.scale / of_prediction).to(x.dtype) * self.pull(t, x)
 
 
 def classifier_free(model: Model, scale: float, null: dict[str, Any]) -> Model:
     """A copy of the model, sharing its parameters, whose every field is f(∅) + w (f(condition) − f(∅)).
+
+    A model of two networks, as an interpolant's velocity and score, has both of them bent.
 
     Arguments:
         model: Trained with and without its conditions; see :func:`drop_conditions`.
@@ -75,7 +77,9 @@ def classifier_free(model: Model, scale: float, null: dict[str, Any]) -> Model:
     """
     if not isinstance(null, dict) or not null:
         raise ArgumentError(f"null={null!r}: give the conditions that stand for none, such as {{'label': -1}}.")
-    return _with_net(model, Blend(model.net, finite_number("scale", scale), null))
+    scale = finite_number("scale", scale)
+    both = {name: net for name in NETWORKS if (net := getattr(model, name, None)) is not None}
+    return _with_nets(model, **{name: Blend(net, scale, null) for name, net in both.items()})
 
 
 def guided(model: Model, grad_log_likelihood: Field, scale: float = 1.0) -> Model:
@@ -108,11 +112,9 @@ def guided(model: Model, grad_log_likelihood: Field, scale: float = 1.0) -> Mode
             f"{type(model).__name__} has no schedule, so an addition to its score is none to its {model.predicts}: "
             f"{model.no_schedule}. Guide its SDE instead: model.sde(epsilon).condition(grad_log_h)."
         )
-    if model.predicts not in QUANTITIES:
-        raise ArgumentError(f"a model of {model.predicts}-prediction is not guided; one of {', '.join(QUANTITIES)} is.")
     if not callable(grad_log_likelihood):
         raise ArgumentError(f"grad_log_likelihood is {grad_log_likelihood!r}; give a function of (t, x).")
-    twin = _with_net(model, Pulled(model, grad_log_likelihood, finite_number("scale", scale)))
+    twin = _with_nets(model, net=Pulled(model, grad_log_likelihood, finite_number("scale", scale)))
     start, end = twin.interval
     if twin.data_at == "end" and not model.schedule.a(torch.tensor(start, dtype=torch.float64)) > 0:
         twin.interval = (start + CUT * (end - start), end)
@@ -154,10 +156,11 @@ def drop_conditions(
     }
 
 
-def _with_net(model: Model, net: nn.Module) -> Model:
-    """A copy of the model with another network; the modules that both have are shared."""
+def _with_nets(model: Model, **nets: nn.Module) -> Model:
+    """A copy of the model with other networks; the modules that both have are shared."""
     twin = copy(model)
     twin._modules = dict(model._modules)
-    twin.__dict__.pop("net", None)
-    twin.net = net
+    for name, net in nets.items():
+        twin.__dict__.pop(name, None)
+        setattr(twin, name, net)
     return twin

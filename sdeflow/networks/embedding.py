@@ -46,9 +46,17 @@ class ConditionEmbedding(nn.Module):
     def forward(self, rows: int, label: Tensor | None, context: Tensor | None) -> Tensor | float:
         total: Tensor | float = 0.0
         if self.labels is not None:
-            none = torch.full((rows,), self.classes, device=self.labels.weight.device)
+            none = torch.full((rows,), -1, device=self.labels.weight.device)
             chosen = none if label is None else torch.as_tensor(label, device=none.device).long().expand(rows)
-            total = self.labels(torch.where(chosen < 0, self.classes, chosen))
+            # One label too many would be the row that stands for none, so it is moved on, out of the table.
+            rows_of = torch.where(chosen < 0, self.classes, chosen + (chosen >= self.classes))
+            try:
+                total = self.labels(rows_of)
+            except IndexError:
+                raise ArgumentError(
+                    f"a label is not below {self.classes}, as many classes as the network was made for; labels are "
+                    f"0 … {self.classes - 1}, and −1 for none."
+                ) from None
         elif label is not None:
             raise ArgumentError("the network was given a label but knows no classes; make it with classes=….")
         if self.contexts is not None and context is not None:

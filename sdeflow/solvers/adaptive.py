@@ -99,8 +99,9 @@ def run(job: Job) -> Outcome:
     if bool(failed.any()):
         message = _message(job, status, failed, reached, _stiff(samples, failed))
     flipped = job.owner is not job.process
-    if samples.dense is not None and flipped:
-        samples.dense.total = sum(job.process.interval)
+    if samples.dense is not None:
+        samples.dense.total = sum(job.process.interval) if flipped else None
+        samples.dense.failed = failed if bool(failed.any()) else None
     return Outcome(
         states,
         counter,

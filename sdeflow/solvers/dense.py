@@ -24,6 +24,7 @@ class Dense:
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
         self.total: float | None = None  # t0 + t1 where the caller's clock runs the other way
+        self.failed: Tensor | None = None  # which samples did not come to the end, ``(B,)``
         self.starts: list[Tensor] = []
         self.lengths: list[Tensor] = []
         self.ends: list[Tensor] = []
@@ -37,7 +38,7 @@ class Dense:
         self.coefficients.append(coefficients)
 
     def __call__(self, t: Any) -> Tensor:
-        """The states at a time, ``(B, *event)``, or at times ``(K,)``, ``(K, B, *event)``."""
+        """The states at a time, ``(B, *event)``, or at times ``(K,)``, ``(K, B, *event)``; NaN where a sample did not come."""
         time = torch.as_tensor(t, dtype=torch.float64, device=self.ends[0].device)
         vector = time.ndim == 1
         if time.ndim > 1:
@@ -45,14 +46,15 @@ class Dense:
         time = time.reshape(-1)
         at = time if self.total is None else self.total - time
         slack = 1e-12 * (self.high - self.low)
-        outside = (at < self.low - slack) | (at > self.high + slack)
+        outside = ~((at >= self.low - slack) & (at <= self.high + slack))  # NaN as well
         if bool(outside.any()):
             raise ArgumentError(
                 f"the solution is asked for at t = {time[outside][0]:g}, outside the span that was solved."
             )
         at = at.clamp(self.low, self.high)
         ends = torch.stack(self.ends)  # (steps, clocks), increasing
-        at = torch.minimum(at[:, None], ends[-1])  # a sample that has ended stays where it is
+        beyond = at[:, None] > ends[-1]
+        at = torch.minimum(at[:, None], ends[-1])  # a sample that an event has ended stays where it is
         step = (ends[:, None] < at).sum(0)  # (K, clocks)
         clock = torch.arange(ends.shape[1], device=step.device).expand_as(step)
         start, length = torch.stack(self.starts)[step, clock], torch.stack(self.lengths)[step, clock]
@@ -61,4 +63,7 @@ class Dense:
         rows = torch.arange(c.shape[2], device=c.device)
         chosen = c[:, step.expand(len(step), len(rows)), rows]
         value = horner(chosen, place.to(c.dtype).reshape(len(place), -1, *[1] * (c.ndim - 3)))
+        if self.failed is not None:
+            never = beyond.expand(len(step), len(rows)) & self.failed
+            value = value.masked_fill(never.reshape(*never.shape, *[1] * (value.ndim - 2)), float("nan"))
         return value if vector else value[0]

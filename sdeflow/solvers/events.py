@@ -188,7 +188,10 @@ class Watch:
         """The time and state of a crossing, with their derivatives."""
         wide = _wide(place, c[0])
         x, time = horner(c, wide), t + place * h
-        if not (torch.is_grad_enabled() and c.requires_grad):
+        if not torch.is_grad_enabled():
+            return time, x
+        value = self.values(time, x)[k]
+        if not value.requires_grad:  # neither the solution nor what g itself is made of
             return time, x
         powers = torch.arange(1, len(c), dtype=c.dtype, device=c.device).reshape(-1, *[1] * (c.ndim - 1))
         length = torch.where(h > 0, h, 1.0)
@@ -200,7 +203,6 @@ class Watch:
         rate = torch.zeros_like(s) if along_t is None else along_t
         if along_x is not None:
             rate = rate + (along_x * slope).flatten(1).sum(1)
-        value = self.values(time, x)[k]
         shift = (
             -(value - value.detach()) / torch.where(rate == 0, 1.0, rate).detach()
         )  # zero, with the derivative of t*

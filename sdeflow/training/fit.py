@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -149,7 +150,7 @@ def fit(
             model,
             as_batches(data, batch_size, seed, names),
             settings,
-            make(parameters, lr=settings.learning_rate),
+            _of_one_loss(make(parameters, lr=settings.learning_rate)),
             fabric,
             seed,
             device,
@@ -160,6 +161,17 @@ def fit(
             training.restore(stored, str(place))
         go(training, interruption, place, save_every, progress)
         return conclude(training, interruption, place, time.perf_counter() - began)
+
+
+def _of_one_loss(optimiser: Optimizer) -> Optimizer:
+    """The optimiser, unless it wants to ask for the loss again within a step, as L-BFGS does."""
+    closure = inspect.signature(type(optimiser).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ArgumentError(
+            f"{type(optimiser).__name__} evaluates the loss several times in a step, and each step of sf.fit has one batch and "
+            f"one loss; give an optimiser of gradients, such as torch.optim.SGD."
+        )
+    return optimiser
 
 
 def _names(data: Any) -> tuple[str, ...]:

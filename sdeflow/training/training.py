@@ -61,6 +61,8 @@ class Training:
         self.arguments = arguments_of(model, settings.names, device)
         self.rates = [group["lr"] for group in optimiser.param_groups]
         self.average = Average(model, settings.average)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self.buffers = [value for name, value in weights(model).items() if name not in parameters]
         self.losses: list[float] = []
         self.looks: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
@@ -82,11 +84,15 @@ class Training:
             group["lr"] = value * factor
         for parameter in self.average.parameters:
             parameter.grad = None
+        before = [value.clone() for value in self.buffers]  # running statistics see the batch before the loss is known
         loss = self.differentiated(arguments)
         gradients = [value.grad for value in self.average.parameters if value.grad is not None]
         value, norm = float(loss.detach()), float(total_norm(gradients))  # all that comes to the host in a step
         # A scaler of 16-bit gradients tries scales that are too large, and skips those steps itself.
         if not (math.isfinite(value) and (settings.precision == "16-mixed" or math.isfinite(norm))):
+            with torch.no_grad():
+                for value, earlier in zip(self.buffers, before, strict=True):
+                    value.copy_(earlier)
             return False
         if settings.clip is not None and settings.clip < norm < math.inf:
             torch._foreach_mul_(gradients, settings.clip / norm)
@@ -111,16 +117,17 @@ class Training:
         """Evaluate the held-out data if it is time, and say whether training is to stop."""
         settings = self.settings
         due = self.step > 0 and (self.step % settings.evaluate_every == 0 or self.step == settings.steps)
-        if self.held_out is None or not due or (self.looks and self.looks[-1]["step"] == self.step):
+        if self.held_out is None or not due:
             return False
-        with self.average.in_place():
-            value, stderr = self.held_out.evaluate(self.model, self.device)
-        earlier = max((look["value"] for look in self.looks), default=-math.inf)
-        self.looks.append({"step": self.step, "value": value, "stderr": stderr})
+        if not self.looks or self.looks[-1]["step"] < self.step:  # else it was looked at before the run was taken up
+            with self.average.in_place():
+                value, stderr = self.held_out.evaluate(self.model, self.device)
+            earlier = max((look["value"] for look in self.looks), default=-math.inf)
+            self.looks.append({"step": self.step, "value": value, "stderr": stderr})
+            if settings.patience is not None and (value > earlier or not self.best):
+                self.best = {name: tensor.clone() for name, tensor in self.average.state().items()}
         if settings.patience is None:
             return False
-        if value > earlier or not self.best:
-            self.best = {name: tensor.clone() for name, tensor in self.average.state().items()}
         return self.step - self.best_step >= settings.patience * settings.evaluate_every
 
     @property

@@ -89,3 +89,28 @@ def test_a_seed_is_the_loss_and_leaves_the_generators():
 def test_refusals(make, words):
     with pytest.raises(ArgumentError, match=words):
         make()
+
+
+def test_no_probe_and_no_idle_integral_chooses_the_steps(monkeypatch):
+    """With other probes the trajectory is the same bit for bit; a ‖∇v‖² of great size that is weighed by 0 costs no step."""
+    from sdeflow.models import continuous_flow
+
+    seen = []
+
+    def watched(*arguments, **options):
+        solution = continuous_flow_solve(*arguments, **options)
+        seen.append((solution.final[:, :2].detach(), solution.stats["accepted"]))
+        return solution
+
+    continuous_flow_solve = continuous_flow.solve
+    monkeypatch.setattr(continuous_flow, "solve", watched)
+    net, x = network(), LAW.draw(16, seed=0)
+    model = ContinuousFlow(lambda t, y: 3 * net(t, y), normal(), divergence="hutchinson", jacobian=0.1)
+    for seed in range(5):
+        model.loss(x, seed=seed)
+    assert all(torch.equal(latent, seen[0][0]) for latent, _ in seen)
+    seen.clear()
+    for weight in (0.0, 1.0):
+        ContinuousFlow(lambda t, y: 0.01 * (30 * t + y).sin(), normal(), jacobian=weight).loss(x)
+        ContinuousFlow(lambda t, y: 5 * (y - 2 * t).sin(), normal(), jacobian=weight, solver={"rtol": 1e-7}).loss(x)
+    assert seen[1][1] < seen[3][1]

@@ -6,7 +6,15 @@ from closed_forms import LAW, close, network, normal
 
 import sdeflow as sf
 from sdeflow.errors import ArgumentError
-from sdeflow.models import DenoisingScoreMatching, FlowMatching, classifier_free, drop_conditions, guided
+from sdeflow.models import (
+    DenoisingScoreMatching,
+    FlowMatching,
+    SchrodingerBridge,
+    StochasticInterpolant,
+    classifier_free,
+    drop_conditions,
+    guided,
+)
 
 PROCESS = sf.processes.VariancePreserving(0.1, 12.0)
 ONE = sf.laws.GaussianMixture([1.0], LAW.means[1:], LAW.covariances[1:])
@@ -21,9 +29,14 @@ def grad_log_posterior(schedule):
 def models():
     path = sf.paths.LinearPath()
     yield FlowMatching(LAW.along(path.schedule).velocity, normal()), path.schedule
-    for predicts in ("noise", "score", "data"):
-        truth = LAW.along(PROCESS)
-        net = {"noise": truth.noise, "score": truth.score, "data": truth.denoiser}[predicts]
+    truth = LAW.along(PROCESS)
+
+    def truth_of_v(t, x):
+        a, s = PROCESS.schedule.a(torch.as_tensor(t)), PROCESS.schedule.s(torch.as_tensor(t))
+        return a * truth.noise(t, x) - s * truth.denoiser(t, x)
+
+    for predicts in ("noise", "score", "data", "v"):
+        net = {"noise": truth.noise, "score": truth.score, "data": truth.denoiser, "v": truth_of_v}[predicts]
         yield DenoisingScoreMatching(net, PROCESS, (2,), predicts=predicts, base=normal()), PROCESS.schedule
 
 
@@ -76,6 +89,26 @@ def test_classifier_free_guidance_blends_every_quantity():
         close(classifier_free(model, 1.0, null).score(0.4, x, label=label), model.score(0.4, x, label=label))
 
 
+def test_classifier_free_guidance_blends_both_networks_of_a_model():
+    """An interpolant and a Schrödinger bridge have a network for the velocity and another for the score."""
+    label, null, x = torch.tensor([0, 2, 1]), {"label": torch.tensor(-1)}, LAW.draw(3, seed=0)
+    net, second = network(classes=3), network(classes=3, seed=1)
+    for model in (
+        StochasticInterpolant(net, normal(), score_net=second),
+        StochasticInterpolant(net, normal(), score_net=second, score_predicts="score"),
+        SchrodingerBridge(net, second, normal()),
+    ):
+        sharp = classifier_free(model, 2.5, null)
+        for field in ("score", "velocity"):
+            without, with_it = (getattr(model, field)(0.4, x, label=y) for y in (torch.tensor(-1), label))
+            close(getattr(sharp, field)(0.4, x, label=label), without + 2.5 * (with_it - without), 1e-8)
+        drift = sharp.velocity(0.4, x, label=label) + 0.3 * sharp.score(0.4, x, label=label)
+        close(sharp.sde(0.3, label=label).drift(0.4, x), drift, 1e-8)
+        assert set(map(id, sharp.parameters())) == set(map(id, model.parameters()))
+    flow = classifier_free(StochasticInterpolant(net, normal()), 2.5, null)  # no second network: a flow alone
+    assert flow.sample(3, seed=0, label=label, solver={"steps": 3}).shape == (3, 2)
+
+
 def test_conditions_are_dropped_row_by_row_together():
     label, context = torch.arange(1000), torch.arange(1000.0)[:, None] + 1
     dropped = drop_conditions({"label": label, "context": context}, {"label": -1, "context": 0.0}, 0.3, seed=0)
@@ -91,7 +124,6 @@ def test_conditions_are_dropped_row_by_row_together():
     "ask, words",
     [
         (lambda m: guided(FlowMatching(m.net, normal(), coupling="optimal-transport"), m.net), "Guide its SDE"),
-        (lambda m: guided(DenoisingScoreMatching(m.net, PROCESS, (2,), predicts="v"), m.net), "v-prediction"),
         (lambda m: guided(m, 3.0), "function of"),
         (lambda m: classifier_free(m, 2.0, {}), "stand for none"),
         (lambda m: drop_conditions({"label": torch.zeros(3)}, {"y": 0}), "same names"),

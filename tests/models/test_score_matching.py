@@ -75,6 +75,19 @@ def test_annealing_steps_are_those_of_the_paper():
     assert process.interval == (0.0, 3.0)
 
 
+def test_every_step_of_a_grid_is_at_its_own_level():
+    """One step a level, 49 levels: 49·(1/49) is a rounding unit below 1, and is the beginning of the second level."""
+    levels, seen = [2.0 - k / 49 for k in range(49)], []
+
+    def score(t, x):
+        seen.append(float(t))
+        return -x
+
+    process = AnnealedLangevin(score, sf.paths.EDMSchedule(0.1, 10.0), levels)
+    sf.solve(process, torch.zeros(1, 1, dtype=torch.float64), steps=49, seed=0, method="euler-maruyama")
+    assert seen == pytest.approx(levels, abs=1e-12)
+
+
 def test_annealing_takes_a_trained_model():
     model = DenoisingScoreMatching(network(), sf.processes.VariancePreserving(), (2,), base=normal())
     process = AnnealedLangevin(model.score, model.schedule, [1.0, 0.5, 0.1, 0.01])

@@ -43,6 +43,15 @@ def test_conditions(name):
     assert not torch.allclose(net(0.5, x), without)
 
 
+@pytest.mark.parametrize("name", ["mlp", "unet"])
+def test_a_label_beyond_the_classes_is_refused(name):
+    """3 of 3 classes would be the row that stands for no label, silently."""
+    net, shape = made(name, classes=3)
+    for label in (3, 7):
+        with pytest.raises(ArgumentError, match="not below 3"):
+            net(0.5, torch.randn(2, *shape), label=torch.tensor([0, label]))
+
+
 def test_gradient_is_the_gradient():
     """Against the quadratic form's, with conditions, with and without a graph; its Jacobian is symmetric."""
     torch.manual_seed(0)

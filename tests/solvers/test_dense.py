@@ -77,3 +77,21 @@ def test_refusals():
         sol(6.1)
     with pytest.raises(sf.ArgumentError, match="vector"):
         sol([[1.0]])
+
+
+@pytest.mark.parametrize("stepping", ["shared", "per-sample"])
+@pytest.mark.parametrize("forward", [True, False])
+def test_what_a_sample_did_not_come_to_is_nan(stepping, forward):
+    """x/(1 − x t) is infinite at t = 1/x: there is no state beyond, neither at save times nor between; others have theirs."""
+    sign = 1.0 if forward else -1.0
+    blow_up = sf.ODE(lambda t, x: sign * x.square())
+    x0 = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
+    times = (0.0, 1.0) if forward else (1.0, 0.0)
+    sol = sf.solve(blow_up, x0, times, rtol=1e-8, stepping=stepping, dense=True, on_failure="return")
+    early, late = sol([0.25, 0.75] if forward else [0.75, 0.25])
+    torch.testing.assert_close(early, x0 / (1 - 0.25 * x0), rtol=1e-6, atol=0.0)
+    assert late[1].isnan()
+    if stepping == "per-sample":
+        torch.testing.assert_close(late[0], x0[0] / (1 - 0.75 * x0[0]), rtol=1e-6, atol=0.0)
+    with pytest.raises(sf.ArgumentError, match="outside the span"):
+        sol(float("nan"))

@@ -133,6 +133,18 @@ def test_times_and_states_of_events_have_derivatives(stepping, method):
     assert torch.allclose(slope[:, 0], 1 / root, rtol=1e-7)
 
 
+@pytest.mark.parametrize("stepping", STEPPINGS)
+def test_what_an_event_is_made_of_has_derivatives(stepping):
+    """e^{−t} = c at t = −ln c, with dt/dc = −1/c and x = c, although nothing in the solution itself wants a gradient."""
+    level = torch.tensor(0.4, dtype=DOUBLE, requires_grad=True)
+    decay = sf.ODE(lambda t, x: -x, interval=(0.0, 3.0))
+    event = sf.Event(lambda t, x: x[:, 0] - level)
+    sol = sf.solve(decay, torch.ones(2, 1, dtype=DOUBLE), rtol=1e-10, stepping=stepping, event=event)
+    for value, slope in ((sol.events[0].t, -1 / 0.4), (sol.events[0].x, 1.0), (sol.final, 1.0)):
+        (derivative,) = torch.autograd.grad(value.sum(), level, retain_graph=True)
+        assert float(derivative) == pytest.approx(2 * slope, rel=1e-8)
+
+
 def test_the_time_given_to_an_event_is_the_callers():
     """On the way down from 20 as well, in float32 and of a shape that broadcasts."""
     seen = []

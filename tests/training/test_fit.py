@@ -252,6 +252,19 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     )
     assert torch.equal(weights(made), weights(again)) and stopped.steps == 2 * (best + 1)
     assert torch.equal(weights(sf.load(tmp_path, model(seed=4))), weights(made))
+    same = fit(  # the same call once more finds that there is nothing left to do
+        model(seed=5),
+        DATA[:50],
+        steps=200,
+        optimiser=torch.optim.SGD,
+        learning_rate=0.3,
+        clip=None,
+        folder=tmp_path,
+        resume=True,
+        **options,
+    )
+    assert same.status == "stopped early" and same.steps == run.steps
+    assert torch.equal(weights(same.model), weights(made))
 
 
 def test_images_are_dequantised_anew_in_each_step():
@@ -292,6 +305,29 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights(where, tmp_p
     assert torch.equal(weights(sf.load(tmp_path, model(seed=2))), weights(good))
     with pytest.raises(sf.ArgumentError, match=r"diverged in step 5.*another folder"):
         fit(model(), folder=tmp_path, resume=True)
+
+
+class Normalised(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2)
+
+    def forward(self, t, x):
+        return self.last(self.norm(self.first(torch.cat([x, t.reshape(-1, 1).expand(len(x), 1)], 1))))
+
+
+def test_running_statistics_are_as_they_were_before_the_step_that_was_not_taken(tmp_path):
+    """One NaN in the data spoils them in the forward pass, before there is a loss."""
+    data = DATA.clone()
+    data[7] = float("nan")
+    torch.manual_seed(0)
+    made = sf.models.FlowMatching(Normalised(), sf.paths.LinearPath().base((2,)))
+    with pytest.raises(sf.TrainingError) as caught:
+        fit(made, data, steps=100, folder=tmp_path)
+    assert len(caught.value.run.losses) == int(made.net.norm.num_batches_tracked)
+    loaded = sf.load(tmp_path, sf.models.FlowMatching(Normalised(), sf.paths.LinearPath().base((2,)))).eval()
+    for model in (made.eval(), loaded):
+        assert model.sample(3, seed=0, solver={"steps": 3}).isfinite().all()
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
@@ -359,6 +395,7 @@ def test_another_run_is_not_taken_up(tmp_path):
         ({"made": torch.nn.Linear(2, 2)}, "a method loss"),
         ({"made": sf.models.FlowMatching(lambda t, x: x, sf.paths.LinearPath().base((2,)))}, "nothing to train"),
         ({"patience": 3}, "held_out="),
+        ({"optimiser": torch.optim.LBFGS}, "one loss"),
         ({"resume": True}, "folder="),
     ],
 )
