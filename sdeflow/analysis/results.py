@@ -130,7 +130,7 @@ class WorkPrecision:
             {
                 "method": r.method,
                 "steps": f"{r.rule} {r.value:.3g}",
-                "error": _number(r.error) if not r.message else f"failed: {r.message}",
+                "error": _number(r.error) if not r.message else _why(r.message),
                 "±": "" if r.spread is None else f"{r.spread:.1g}",
                 "f": "" if r.nfe_drift is None else str(r.nfe_drift),
                 "g": "" if r.nfe_diffusion is None else str(r.nfe_diffusion),
@@ -148,10 +148,8 @@ class WorkPrecision:
         if not rows:
             return "no runs"
         shown = [{key: key for key in rows[0]}, *rows]
-        widths = {
-            key: max(len(row[key]) for row in shown if key != "error" or not row[key].startswith("failed"))
-            for key in rows[0]
-        }
+        sentences = {_why(run.message) for run in self.runs if run.message}
+        widths = {key: max(len(row[key]) for row in shown if row[key] not in sentences) for key in rows[0]}
         return "\n".join("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip() for row in shown)
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -181,7 +179,7 @@ class WorkPrecision:
             ) from None
 
     def plot(self) -> Any:
-        """Error against evaluations and against time, a matplotlib figure (extra ``plot``)."""
+        """Error with two standard errors against evaluations and, where taken, times: a matplotlib figure (extra ``plot``)."""
         from sdeflow.plotting import WorkPoint
         from sdeflow.plotting import work_precision as draw
 
@@ -189,7 +187,7 @@ class WorkPrecision:
             name: [
                 WorkPoint(
                     r.evaluations,
-                    r.seconds or 0.0,
+                    r.seconds,
                     r.error or 0.0,
                     max((r.error or 0.0) - 2 * (r.spread or 0.0), (r.error or 0.0) / 10),
                     (r.error or 0.0) + 2 * (r.spread or 0.0),
@@ -199,7 +197,9 @@ class WorkPrecision:
             ]
             for name in dict.fromkeys(run.method for run in self.runs)
         }
-        return draw({self.problem: curves}, x_label="evaluations of drift and diffusion")
+        return draw(
+            {self.problem: curves}, x_label="evaluations of drift and diffusion", y_label="RMS error at the end"
+        )
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,11 @@ def _changes(old: Run, new: Run) -> Iterable[Change]:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _why(message: str) -> str:
+    """Why a run has no error; what was not run has not failed."""
+    return message if message.startswith("not run") else f"failed: {message}"
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,7 @@ from sdeflow.analysis.results import WorkPrecision
 from sdeflow.analysis.run import Run
 from sdeflow.brownian import Driver
 from sdeflow.errors import ArgumentError, MethodError, SdeflowError
+from sdeflow.solvers import methods as registry
 from sdeflow.solvers.methods import noise_class
 from sdeflow.solvers.registry import get_method
 
@@ -126,7 +127,8 @@ def work_precision(
 def plan(
     problem: Problem, methods: Sequence[str], dts: Sequence[float] | None, tolerances: Sequence[float] | None
 ) -> list[tuple[str, str, float]]:
-    """(method, rule, value) of every run; a peer that is not going to run has one, to say why."""
+    """(method, rule, value) of every run; a peer that is not going to run has one, to say why, and so has a method without use
+    for the steps that are given which could not solve the problem anyway."""
     if not dts and not tolerances:
         raise ArgumentError("give dts= for methods with fixed steps, tolerances= for adaptive ones, or both.")
     if isinstance(methods, str):
@@ -137,6 +139,8 @@ def plan(
         rules = [("dt", v) for v in dts or () if "dt" in taken] + [
             ("tolerance", v) for v in tolerances or () if "tolerance" in taken
         ]
+        if not rules and _unfit(problem, name):
+            rules = [("dt", dts[0])] if dts else [("tolerance", (tolerances or [])[0])]
         if not rules:
             given, other = ("dts", "tolerances") if dts else ("tolerances", "dts")
             raise ArgumentError(f"method={name!r} has no use for {given}=; give {other}= too.")
@@ -150,6 +154,11 @@ def _absent(problem: Problem, name: str) -> str:
     """Why a peer is not going to run, or an empty string."""
     library, method = peer(name)
     return missing(library) or library.misfit(problem, method)
+
+
+def _unfit(problem: Problem, name: str) -> bool:
+    """Whether it has no use for this kind of problem, whatever the steps."""
+    return bool(_absent(problem, name)) if is_peer(name) else name not in registry().fitting(problem.process)
 
 
 def _rules(name: str) -> tuple[str, ...]:

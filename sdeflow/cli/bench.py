@@ -13,7 +13,7 @@ from rich.markup import escape
 from sdeflow.analysis import Problem, WorkPrecision, compare, report
 from sdeflow.analysis.peers.registry import PEERS, PREFIX
 from sdeflow.cli.comparison import Comparison, Interrupted, Settings, write_orders
-from sdeflow.cli.own_process import fitting_methods, numbers, problem_of
+from sdeflow.cli.own_process import fitting_methods, numbers, one_source, own_code, problem_of
 from sdeflow.errors import SdeflowError, nearest
 from sdeflow.extras import require
 
@@ -80,6 +80,9 @@ def bench(
             raise typer.Exit(_compare(console, *compare_with))
         if not at > 0:
             raise SdeflowError(f"--at {at:g} is not a positive error.")
+        one_source(problem, process, x0)
+        start = numbers(x0, "--x0")
+        sizes, asked = numbers(dts, "--dts", positive=True), numbers(tolerances, "--tolerances", positive=True)
         if html is not None:
             require("plotly", extra="report", purpose="--html")
         out = out or html or Path("bench")
@@ -90,20 +93,21 @@ def bench(
         chosen: Sequence[str | None] = [None] if process is not None else list(dict.fromkeys(problem or SUITE))
         settings = Settings(at, seed, min(repeats, 3) if quick else repeats, memory, out)
         comparisons = []
-        for name in chosen:
-            subject = problem_of(name, process, numbers(x0, "--x0"), paths, steps[-1])
-            comparisons.append(
-                Comparison(
-                    subject,
-                    _methods(subject, methods, against),
-                    numbers(dts, "--dts") or [subject.length / n for n in steps],
-                    numbers(tolerances, "--tolerances") or _tolerances(subject, quick),
-                    settings,
+        with own_code(process):
+            for name in chosen:
+                subject = problem_of(name, process, start, paths, steps[-1], sizes)
+                comparisons.append(
+                    Comparison(
+                        subject,
+                        _methods(subject, methods, against),
+                        sizes or [subject.length / n for n in steps],
+                        asked or _tolerances(subject, quick),
+                        settings,
+                    )
                 )
-            )
-        results = Comparison.all(console, comparisons)
-        if html is not None:
-            _page(console, comparisons, results, html)
+            results = Comparison.all(console, comparisons)
+            if html is not None:
+                _page(console, comparisons, results, html)
         for comparison, result in zip(comparisons, results, strict=True):
             comparison.finish(result)
     except Interrupted as so_far:

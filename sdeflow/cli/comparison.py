@@ -23,6 +23,11 @@ from sdeflow.solvers.registry import get_method
 
 __all__ = ["Comparison", "Interrupted", "Settings", "write_orders"]
 
+READ = (
+    "error: root mean square at the end, ± its standard error; f, g: evaluations of drift and diffusion; "
+    "ms: median time of a solve, ± half the interquartile range."
+)
+
 COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -140,6 +145,7 @@ class Comparison:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         planned = sum(c.planned for c in comparisons)
+        console.print(READ, highlight=False, soft_wrap=True, style="dim")
         try:
             with Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
                 bar = progress.add_task("", total=planned)
@@ -158,7 +164,7 @@ class Comparison:
         of = f", {len(self.problem.x0)} paths" if self.problem.is_stochastic else ""
         console.print(f"\n[bold]{escape(result.problem)}[/bold]{of}", highlight=False)
         console.print(escape(result.table()), highlight=False, soft_wrap=True)
-        drawn = replace(result, runs=[run for run in result.runs if run.error and run.seconds])
+        drawn = replace(result, runs=[run for run in result.runs if run.error])
         try:
             if drawn.runs:
                 drawn.plot().savefig(self.settings.out / f"{result.problem}.png")

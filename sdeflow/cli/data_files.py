@@ -30,23 +30,26 @@ class Samples:
         label: ``(n,)``, or None.
         levels: How many values a pixel can have, or 0 where data have a density.
         columns: The names of the coordinates, where a file has any.
+        ordered: Whether neighbouring rows are alike: then it is the last ones that are held out.
     """
 
     x: Tensor
     label: Tensor | None = None
     levels: int = 0
     columns: list[str] = field(default_factory=list)
+    ordered: bool = False
 
     def split(self, held_out: int, seed: int) -> tuple[Samples, Samples]:
-        """(the rest, so many rows drawn without replacement)."""
+        """(the rest, so many rows): drawn without replacement, or the last ones."""
         if not 0 < held_out < len(self.x):
             raise SdeflowError(f"{held_out} of {len(self.x)} rows cannot be held out; leave some for training.")
-        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        shuffled = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        order = torch.arange(len(self.x)).flip(0) if self.ordered else shuffled
         return self.rows(order[held_out:]), self.rows(order[:held_out])
 
     def rows(self, index: Tensor) -> Samples:
         label = None if self.label is None else self.label[index]
-        return Samples(self.x[index], label, self.levels, self.columns)
+        return Samples(self.x[index], label, self.levels, self.columns, self.ordered)
 
 
 def images(data: LevelImages) -> Samples:
@@ -60,7 +63,7 @@ SETS: dict[str, Callable[[int], Samples]] = {  # by seed
     "eight-gaussians": lambda seed: Samples(shipped.eight_gaussians().draw(POINTS, seed=seed)),
     "digits": lambda seed: images(shipped.digits()),
     "mnist-5k": lambda seed: images(shipped.mnist_5k()),
-    "terrain": lambda seed: Samples(shipped.terrain()),
+    "terrain": lambda seed: Samples(shipped.terrain(), ordered=True),  # line by line, and windows of a line overlap
 }
 
 
@@ -124,12 +127,22 @@ def by_name(found: dict[str, Any]) -> Samples:
 def from_csv(path: Path) -> Samples:
     with path.open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.reader(lines) if any(map(str.strip, row))]
+    if not rows:
+        raise ValueError("it is empty.")
     columns: list[str] = []
     try:
         [float(word) for word in rows[0]]
     except ValueError:
         columns = [word.strip() for word in rows.pop(0)]
-    return Samples(torch.tensor([[float(word) for word in row] for row in rows], dtype=torch.float64), columns=columns)
+    values = []
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"row {number} of data has {len(row)} values, and the first has {len(rows[0])}.")
+        try:
+            values.append([float(word) for word in row])
+        except ValueError as error:
+            raise ValueError(f"row {number} of data: {error}.") from None
+    return Samples(torch.tensor(values, dtype=torch.float64), columns=columns)
 
 
 READERS: dict[str, Callable[[Path], Samples]] = {

@@ -38,6 +38,9 @@ def likelihood(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the probes, and of the dequantisation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where log p of each row goes: .npy, .pt or .csv.")] = None,
+    picture_file: Annotated[
+        Path | None, typer.Option("--picture", help="A histogram of log p over the rows, such as p.png.")
+    ] = None,
     last: Annotated[bool, typer.Option("--last", help="With the last weights, not with their average.")] = False,
 ) -> None:
     """The mean log-likelihood of data in nats, with its errors, and in bits per dimension where data have levels."""
@@ -87,6 +90,13 @@ def likelihood(
         if out is not None:
             write(out, value[:, None], ["log_prob"])
             report.append(f"log p of each row is in {out}")
+        if picture_file is not None:
+            from sdeflow import plotting
+
+            picture_file.parent.mkdir(parents=True, exist_ok=True)
+            drawn = {f"{len(value)} rows, mean {value.mean():.3f} ± {spread:.3f}": value[:, None]}
+            plotting.points(drawn, labels=("log p [nats]", ""), width=5.0).savefig(picture_file)
+            report.append(f"their histogram is in {picture_file}")
         for line in report:
             console.print(line, highlight=False, soft_wrap=True)
 

@@ -16,6 +16,7 @@ from sdeflow.solvers import methods as registry
 
 __all__ = ["Calculus", "Noise", "Steps", "methods"]
 
+ENGINES = ("native", "torchsde", "torchdiffeq")
 PIPED_WIDTH = 200  # columns where the output is not a terminal: one line per method
 
 
@@ -54,9 +55,7 @@ def methods(
     steps: Annotated[
         Steps | None, typer.Option(help="Only methods that take steps of given sizes, or that choose them.")
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="Only methods of one engine: native, torchsde, torchdiffeq.")
-    ] = None,
+    engine: Annotated[str | None, typer.Option(help=f"Only methods of one engine: {', '.join(ENGINES)}.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list with an object for each method.")] = False,
 ) -> None:
     """List the methods of solve(): orders, noise, calculus, evaluations per step, needs, gradients.
@@ -98,13 +97,17 @@ def _rows(
     if steps is not None:
         names = {name for name in names if (table[name].adaptive if steps is Steps.adaptive else table[name].fixed)}
     if engine is not None:
-        engines = sorted({method.engine for method in table.values()})
-        if engine not in engines:
+        if engine not in ENGINES:
             raise typer.BadParameter(
-                f"{engine!r} is not an engine; there are: {', '.join(engines)}.", param_hint="--engine"
+                f"{engine!r} is not an engine; there are: {', '.join(ENGINES)}.", param_hint="--engine"
             )
-        names = {name for name in names if table[name].engine == engine}
+        names = {name for name in names if _engine(table[name].engine) == engine}
     return [row for row in table.rows() if row["method"] in names]
+
+
+def _engine(name: str) -> str:
+    """A wrapped library, or native: how sdeflow divides its own methods is no matter here."""
+    return name if name in ENGINES else ENGINES[0]
 
 
 def _plain(noise: Noise, calculus: Calculus) -> Process:

@@ -11,17 +11,19 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from sdeflow.analysis import Order
 from sdeflow.analysis import order as measure
-from sdeflow.cli.comparison import write_orders
-from sdeflow.cli.own_process import fitting_methods, numbers, problem_of
+from sdeflow.cli.comparison import COLUMNS, write_orders
+from sdeflow.cli.own_process import fitting_methods, numbers, one_source, own_code, problem_of
 from sdeflow.errors import SdeflowError
 from sdeflow.solvers import methods as registry
 
 __all__ = ["order"]
 
+INTERRUPTED = 130
 STEPS = (8, 16, 32, 64, 128, 256, 512)
 
 
@@ -49,15 +51,20 @@ def order(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="A folder for results and pictures; made if need be.")] = None,
 ) -> None:
-    """Measure the order of methods on a problem, with 95 % intervals, and hold them against the registry's claims."""
+    """Measure the order of methods on a problem, with 95 % intervals, and hold them against the registry's claims.
+
+    After Ctrl-C, what was measured is shown and stored, and a sentence says how to measure the rest.
+    """
     console = Console()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         if (problem is None) == (process is None):
             raise SdeflowError("give the name of a reference problem, or --process MODULE:NAME.")
-        sizes = numbers(dts, "--dts")
-        subject = problem_of(problem, process, numbers(x0, "--x0"), paths, STEPS[-1])
+        one_source(problem, process, x0)
+        sizes = numbers(dts, "--dts", positive=True)
+        with own_code(process):
+            subject = problem_of(problem, process, numbers(x0, "--x0"), paths, STEPS[-1], sizes)
         table = registry()
         names = [word for word in (methods or "").replace(" ", "").split(",") if word] or [
             name for name in fitting_methods(subject.process, most=len(table)) if table[name].fixed
@@ -65,9 +72,11 @@ def order(
         sizes = sizes or [subject.length / n for n in STEPS]
         measured: list[Order] = []
         failures: list[tuple[str, str]] = []
-        with console.status("") as status:
-            for name in names:
-                status.update(f"{subject.name}: {name}")
+        rest: list[str] = []
+        with own_code(process), Progress(*COLUMNS, console=console, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("", total=len(names))
+            for done, name in enumerate(names):
+                progress.update(bar, completed=done, description=f"{subject.name}: {name}")
                 try:
                     measured.append(
                         measure(
@@ -83,15 +92,27 @@ def order(
                     if len(names) == 1:
                         raise
                     failures.append((name, str(error)))
+                except KeyboardInterrupt:
+                    rest = names[done:]
+                    break
         _show(console, measured, failures)
         if out is not None:
             _write(out, subject.name, measured, failures)
-    except SdeflowError as error:
+        if rest:
+            kept = f" and in {out}" if out is not None else ""
+            console.print(
+                f"Interrupted: {len(names) - len(rest)} of {len(names)} methods are above{escape(kept)}. "
+                f"The rest: --methods {','.join(rest)}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(INTERRUPTED)
+    except (SdeflowError, OSError) as error:
         console.print(f"[red]sdeflow order:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("Interrupted.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         torch.set_num_threads(threads)
 

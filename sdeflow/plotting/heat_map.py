@@ -76,6 +76,7 @@ def heat_map(
                    markeredgecolor="#222222", markeredgewidth=0.5)  # fmt: skip
         tidy(place, title=title, x=x_label)
         place.set_xlim(t[0], t[-1])
+        place.locator_params(axis="x", nbins=4)  # more, and the last label of a panel runs into the first of the next
         place.set_ylim(x[0], x[-1])
     tidy(axes[0, 0], y=y_label)
     assert mesh is not None

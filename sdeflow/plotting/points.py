@@ -51,7 +51,8 @@ def points(panels: Mapping[str, Any], *, labels: tuple[str, str] = ("x‚ÇÅ", "x‚Ç
     for k, (place, (title, x)) in enumerate(zip(axes[0], sets.items(), strict=True)):
         colour = COLOURS[k % len(COLOURS)]
         if flat:
-            place.hist(x[:, 0], bins=60, range=(low[0], high[0]), density=True, color=colour, alpha=0.75)
+            bins = int(np.clip(2 * len(x) ** (1 / 3), 10, 60))  # Rice's rule
+            place.hist(x[:, 0], bins=bins, range=(low[0], high[0]), density=True, color=colour, alpha=0.75)
         else:
             area = min(8.0, max(0.6, 3000 / len(x)))
             place.scatter(x[:, 0], x[:, 1], s=area, color=colour, alpha=0.6, linewidths=0, rasterized=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,15 @@ DPI = 150
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as it is: pyplot, which tells notebooks how to draw figures, is not imported here."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def array(values: Any) -> Array:
     """Tensors, arrays and lists as an array of floats."""
     if isinstance(values, torch.Tensor):
@@ -31,7 +41,7 @@ def figure_with_axes(
     rows: int, columns: int, size: tuple[float, float], **options: Any
 ) -> tuple[Figure, np.ndarray[Any, np.dtype[np.object_]]]:
     """A figure of its own, and its axes with shape ``(rows, columns)``; size in inches."""
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    figure = Picture(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
 

@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 
 import sdeflow as sf
 from sdeflow.cli import comparison as module
+from sdeflow.cli import own_process
 from sdeflow.cli.app import app
+
+order_module = importlib.import_module("sdeflow.cli.order")  # its name is the command's in the package
 
 
 def run(*arguments, code=0):
@@ -26,7 +29,10 @@ def own(tmp_path, monkeypatch):
         "my_sde = sf.SDE(lambda t, x: 0.3 * (1 - x), lambda t, x: 0.4 * x)\n"
         "def make():\n    return sf.ODE(lambda t, x: -x)\n"
         "number = 3\n"
+        "wrong = sf.SDE(lambda t, x: x.nothing, lambda t, x: x)\n"
+        "def fails():\n    raise OSError('too early')\n"
     )
+    (tmp_path / "unreadable.py").write_text("sde = (:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -53,6 +59,24 @@ def test_an_ode_against_other_libraries(own):
     runs = json.loads((own / "o" / "make.json").read_text())["runs"]
     assert [r["method"] for r in runs][:3] == ["rk4", "dopri5", "dopri5"]
     assert "peer:torchdiffeq:dopri5" in said and "peer:zuko:dopri45" in said
+
+
+def test_what_does_not_fit_a_problem_is_a_row_that_says_why(own):
+    said = run(
+        "bench", "gbm", "--methods", "dopri5,euler-maruyama", "--against", "zuko,scipy", "--dts", "0.5", "--repeats", 0,
+        "--paths", 10, "--out", "o",
+    )  # fmt: skip
+    rows = {line.split()[0]: line for line in said.splitlines() if " dt 0.5 " in line}
+    assert list(rows) == ["dopri5", "euler-maruyama", "peer:zuko:dopri45", "peer:scipy:DOP853"]
+    assert "failed: " in rows["dopri5"] and "it is for ODEs" in rows["dopri5"]
+    assert "  not run: scipy solves ODEs" in rows["peer:scipy:DOP853"] and "failed" not in rows["peer:scipy:DOP853"]
+    assert (own / "o" / "gbm.png").stat().st_size > 5000  # without times there is one panel
+
+
+def test_the_truth_of_ones_own_sde_is_finer_than_the_finest_step(own):
+    coarse = own_process.problem_of(None, "my_models:my_sde", [1.0], 5, 64)
+    fine = own_process.problem_of(None, "my_models:my_sde", [1.0], 5, 64, [0.25, 1 / 1024])
+    assert coarse.reference["steps"] == 8 * 64 and fine.reference["steps"] == 8 * 1024
 
 
 def test_an_interrupt_keeps_what_was_done_and_the_same_command_goes_on(own, monkeypatch):
@@ -168,6 +192,22 @@ def test_order_measures_and_stores(tmp_path):
     assert (tmp_path / "order-additive-heun.png").exists()
 
 
+def test_an_interrupted_order_keeps_what_was_measured_and_names_the_rest(tmp_path, monkeypatch):
+    real = order_module.measure
+
+    def interrupted(problem, name, *others, **options):
+        if name == "milstein":
+            raise KeyboardInterrupt
+        return real(problem, name, *others, **options)
+
+    monkeypatch.setattr(order_module, "measure", interrupted)
+    methods = "euler-maruyama,milstein,sriw1"
+    said = run("order", "gbm", "--methods", methods, "--paths", 20, "--out", tmp_path, code=130)
+    assert "1 of 3 methods" in said and "--methods milstein,sriw1" in said and "euler-maruyama" in said
+    stored = json.loads((tmp_path / "order-gbm.json").read_text())
+    assert [o["method"] for o in stored["orders"]] == ["euler-maruyama"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -176,6 +216,16 @@ def test_order_measures_and_stores(tmp_path):
         (["bench", "gbm", "--methods", "euler-mayurama"], "'euler-maruyama'"),
         (["bench", "gbm", "--dts", "a,b"], "numbers with commas"),
         (["bench", "gbm", "--methods", "euler-maruyama", "--at", "-1", "--repeats", "0"], "not a positive error"),
+        (["bench", "gbm", "--dts", "0.1,0"], "must be positive"),
+        (["bench", "gbm", "--tolerances", "nan"], "must be positive"),
+        (["bench", "gbm", "--process", "my_models:my_sde", "--x0", "1"], "not both"),
+        (["bench", "gbm", "--x0", "1"], "--x0 goes with --process"),
+        (["order", "gbm", "--x0", "1"], "--x0 goes with --process"),
+        (["order", "gbm", "--dts", "-0.1,0.2,0.3"], "must be positive"),
+        (["bench", "--process", "my_models:wrong", "--x0", "1", "--quick"], "AttributeError in "),
+        (["order", "--process", "my_models:wrong", "--x0", "1"], "my_models.py, line 6: "),
+        (["bench", "--process", "my_models:fails", "--x0", "1"], "my_models.py, line 8: too early"),
+        (["bench", "--process", "unreadable:sde", "--x0", "1"], "SyntaxError in "),
         (["bench", "--process", "my_models"], "MODULE:NAME"),
         (["bench", "--process", "my_model:my_sde", "--x0", "1"], "no module 'my_model'"),
         (["bench", "--process", "my_models:your_sde", "--x0", "1"], "no 'your_sde'"),

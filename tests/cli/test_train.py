@@ -44,6 +44,14 @@ def test_a_file_is_read_as_it_was_written(table, name):
     assert (found.label is not None) == (name in ("x.npz", "x.pt"))
 
 
+def test_windows_that_overlap_are_not_on_both_sides_of_the_split():
+    terrain = read("terrain")
+    learned, held_out = terrain.split(220, seed=0)
+    assert torch.equal(learned.x, terrain.x[:-220].flip(0)) and torch.equal(held_out.x.flip(0), terrain.x[-220:])
+    moons, same = read("moons"), read("moons").split(100, seed=0)[1]
+    assert not torch.equal(same.x, moons.x[-100:].flip(0)) and torch.equal(same.x, moons.split(100, seed=0)[1].x)
+
+
 def test_units_go_in_and_come_back_out(table, tmp_path):
     said = run("train", table / "x.csv", "--out", tmp_path / "r", *SMALL)
     assert "180 rows of 2, 20 held out" in said and "Finished after 6 steps" in said
@@ -57,7 +65,10 @@ def test_units_go_in_and_come_back_out(table, tmp_path):
     # an untrained flow is nearly the identity, so its samples are near N(mean, deviation²) of the data
     assert (made.x.mean(0) - torch.tensor([1000.0, -3.0])).abs().lt(torch.tensor([25.0, 0.005])).all()
     assert 30 < made.x[:, 0].std() < 80 and 0.006 < made.x[:, 1].std() < 0.016
-    said = run("likelihood", tmp_path / "r", table / "x.npy", "--out", tmp_path / "l.npy")
+    said = run(
+        "likelihood", tmp_path / "r", table / "x.npy", "--out", tmp_path / "l.npy", "--picture", tmp_path / "l.png"
+    )
+    assert (tmp_path / "l.png").stat().st_size > 5000
     value = float(said.split("mean log p")[1].split()[0])
     trained = sf.load(tmp_path / "r")
     data = read(str(table / "x.npy"))
@@ -138,6 +149,8 @@ def files(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.csv").write_text("a,b\n1,2\n3,four\n")
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3\n")
+    (tmp_path / "empty.csv").write_text("\n")
     np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "pickled.pt").write_bytes(pickle.dumps(print))
     np.save("nan.npy", np.array([[0.0, np.nan], [1.0, 2.0], [1.0, 2.0]]))
@@ -149,7 +162,9 @@ def files(tmp_path, monkeypatch):
     [
         (["train", "moonz"], "Did you mean 'moons'"),
         (["train", "nowhere.npy"], "no file nowhere.npy"),
-        (["train", "words.csv"], "cannot be read"),
+        (["train", "words.csv"], "row 2 of data: could not convert string to float: 'four'"),
+        (["train", "ragged.csv"], "row 2 of data has 1 values, and the first has 2"),
+        (["train", "empty.csv"], "it is empty"),
         (["train", "objects.npy"], "cannot be read"),
         (["train", "pickled.pt"], "cannot be read"),
         (["train", "nan.npy"], "1 rows with values that are not finite"),

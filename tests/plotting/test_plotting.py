@@ -82,6 +82,21 @@ def test_work_precision_draws_points_against_both_kinds_of_work():
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["heun"]
 
 
+def test_without_times_there_is_no_panel_for_them(recwarn):
+    timed, untimed = plotting.WorkPoint(8, 0.1, 1.0), plotting.WorkPoint(16, None, 0.25)
+    (only,) = plotting.work_precision({"flow": {"heun": [untimed]}}).axes
+    assert only.get_xlabel() == "evaluations of the drift" and only.get_legend() is not None
+    left, right = plotting.work_precision({"flow": {"heun": [timed, untimed]}}).axes
+    assert len(lines(left)[0]) == 2 and lines(right)[0].tolist() == [[0.1, 1.0]]
+    assert not recwarn.list
+
+
+def test_many_curves_can_be_told_apart():
+    curves = {f"{k}": [plotting.WorkPoint(8, 0.1, 1.0 + k)] for k in range(20)}
+    drawn = plotting.work_precision({"flow": curves}).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 20
+
+
 def order_picture(errors, floor, claim=2.0):
     dts = [2.0**-k for k in range(len(errors))]
     return plotting.convergence(
@@ -158,6 +173,12 @@ def test_calibration_tells_covered_from_missed():
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(draw):
     with pytest.raises(ArgumentError):
         draw()
+
+
+def test_a_notebook_shows_a_picture_that_a_cell_returns():
+    figure = plotting.points({"data": [[0.0, 1.0], [1.0, 0.0]]})
+    shown = matplotlib.image.imread(BytesIO(figure._repr_png_()))
+    assert shown.shape == pixels(figure).shape and shown[..., :3].min() < 0.2 and shown[..., :3].max() == 1.0
 
 
 def test_pictures_need_neither_pyplot_nor_a_display_and_change_no_setting():

@@ -34,7 +34,8 @@ def _environment(results: Sequence[WorkPrecision]) -> str:
         f"<section><h2>Environment</h2><dl>{rows}</dl>"
         "<p>Times are medians of whole solves on a path of their own, on the threads above. Errors are at the end of the "
         "interval, root mean square over samples and coordinates, all methods on one Brownian path; bars are two standard "
-        "errors.</p></section>"
+        "errors. In the tables ± is one standard error of the error before it, f and g are evaluations of drift and diffusion, "
+        "and ± ms is half the interquartile range.</p></section>"
         if rows
         else ""
     )

@@ -225,7 +225,7 @@ def table(lane: Lane) -> Table:
                     runner.method if k == 0 else "",
                     run.rule,
                     f"{run.point.evaluations}",
-                    number(run.point.seconds, 2),
+                    number(run.point.seconds or 0.0, 2),
                     number(run.point.error, 2),
                     f"{100 * run.lost:.0f} %",
                 ]
