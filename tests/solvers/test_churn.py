@@ -149,3 +149,19 @@ def test_steps_planned_together_are_those_made_one_by_one():
 def test_refusals(make, words):
     with pytest.raises(ArgumentError, match=words):
         make()
+
+
+def test_noise_that_is_all_there_is_is_not_added_to():
+    """Linear paths begin at a = 0, where σ is infinite: the exact model of normal data ends at their law, from pure noise."""
+    deviation = 0.5
+
+    class Exact(torch.nn.Module):
+        def forward(self, t, x):
+            s, a = 1 - t, t
+            return (a * deviation**2 - s) / (a**2 * deviation**2 + s**2) * x
+
+    model = sf.models.FlowMatching(Exact(), sf.paths.LinearPath().base((2,)))
+    x0 = sf.paths.Draws(0).samples(model.base, 4000).double()
+    final = sf.solve(model.sde(0.5), x0, steps=100, method="edm-heun", seed=0).final
+    end = model.sde(0.5).interval[1]
+    assert_moments(final, torch.zeros(2, dtype=D), torch.full((2,), (end * deviation) ** 2 + (1 - end) ** 2, dtype=D))
