@@ -27,13 +27,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """What a line is about, and the rows that it sums up: of a suite, in a part of its record, with a name."""
+    """What a line is about, and the rows that it sums up: of a suite, in a part of its record, with a name.
+
+    ``size`` is of suites whose rows do not tell theirs.
+    """
 
     text: str
     beside: str
     suite: str
     part: str
     name: str
+    size: str = ""
 
 
 LINES = (
@@ -58,18 +62,41 @@ LINES = (
         "500 queries of a tree, depth 10, / diffrax VirtualBrownianTree, jit",
     ),
     Line("`tsit5`, van der Pol at 1e-6", "torchdiffeq `dopri5`", "ode_engine", "van der pol", "tsit5 shared"),
+    Line("`dopri8`, van der Pol at 1e-6", "torchdiffeq `dopri5`", "ode_engine", "van der pol", "dopri8 shared"),
     Line("`tsit5`, a network at 1e-6", "torchdiffeq `dopri5`", "ode_engine", "network", "tsit5 shared"),
-    Line("exact log-density in the plane, at equal error", "the fastest peer", "likelihood", "exact, 2-D", "sdeflow"),
-    Line("exact log-density in 8 dimensions", "the fastest peer", "likelihood", "exact, 8-D", "sdeflow"),
-    Line("log-density by probes, 784 dimensions, calm", "the fastest peer", "likelihood", "probes, calm", "sdeflow"),
+    Line(
+        "exact log-density in the plane, at equal error",
+        "the fastest peer",
+        "likelihood",
+        "exact, 2-D",
+        "sdeflow",
+        "256 × 2",
+    ),
+    Line("exact log-density in 8 dimensions", "the fastest peer", "likelihood", "exact, 8-D", "sdeflow", "256 × 8"),
+    Line(
+        "log-density by probes, 784 dimensions, calm",
+        "the fastest peer",
+        "likelihood",
+        "probes, calm",
+        "sdeflow",
+        "64 × 784",
+    ),
     Line(
         "log-density by probes, 784 dimensions, restless",
         "the fastest peer",
         "likelihood",
         "probes, restless",
         "sdeflow",
+        "64 × 784",
     ),
-    Line("a training step of a continuous flow", "the fastest peer", "likelihood", "training", "sdeflow backprop"),
+    Line(
+        "a training step of a continuous flow",
+        "the fastest peer",
+        "likelihood",
+        "training",
+        "sdeflow backprop",
+        "256 × 2",
+    ),
 )
 
 
@@ -94,7 +121,7 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> str:
         environment = record["environment"]
         machines[f"{environment['processor']}, torch {environment['torch']}"] = None
         shapes = [" × ".join(f"{n:,}" for n in row["shape"]) for row in rows if "shape" in row]
-        sizes = shapes[0] if len(shapes) == 1 else f"{shapes[0]} to {shapes[-1]}" if shapes else ""
+        sizes = shapes[0] if len(shapes) == 1 else f"{shapes[0]} to {shapes[-1]}" if shapes else line.size
         lines.append(f"| {line.text} | {line.beside} | {sizes} | {_range([row['ratio'] for row in rows])} |")
     if len(lines) == 2:
         return "Nothing has been recorded yet."
