@@ -212,7 +212,13 @@ def probed(scale: float, allowed: float, quick: bool, not_run: dict[str, str]) -
             parameter.mul_(scale)
     e = draw_probes("rademacher", 1, x, SEED)[0]
     options = {"divergence": "hutchinson"}
-    solvers = {"sdeflow": ours(**options), "sdeflow shared": ours(stepping="shared", **options), **peers(e, not_run)}
+    solvers = {
+        "sdeflow": ours(**options),
+        "sdeflow shared": ours(stepping="shared", **options),
+        "sdeflow bosh3": ours(method="bosh3", **options),
+        "sdeflow bosh3 shared": ours(method="bosh3", stepping="shared", **options),
+        **peers(e, not_run),
+    }
     rows = at_equal_error(solvers, net, x, allowed, e, not_run)
     return timed(solvers, rows, density(net, x), 3 if quick else 11)
 
