@@ -82,6 +82,9 @@ LINES = (
         "64 × 784",
     ),
     Line(
+        "the same, with `bosh3`", "the fastest peer", "likelihood", "probes, calm", "sdeflow bosh3 shared", "64 × 784"
+    ),
+    Line(
         "log-density by probes, 784 dimensions, restless",
         "the fastest peer",
         "likelihood",
