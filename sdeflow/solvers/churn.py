@@ -110,7 +110,8 @@ def raised(process: Process, times: Sequence[Tensor], noise: Tensor) -> tuple[Te
     t, n = times[0].to(torch.float64), times[2].to(torch.float64)
     a, s, inflation = schedule.a(t), schedule.s(t), _inflation(process)
     added = (n - t) * (noise.to(torch.float64) / inflation).square() / 2
-    some = (s > 0) & (a > 0)  # where there is no noise there is none to multiply, and where there is only noise no more to add
+    # Where there is no noise there is none to multiply, and where there is only noise no more to add.
+    some = (s > 0) & (a > 0)
     gamma = torch.where(some, added / torch.where(s > 0, s, 1.0).square(), 0.0).clamp(max=MOST)
     # No noise level beyond those of the process: its network knows no others.
     later = schedule.time_of_log_snr(schedule.log_snr(t) - 2 * torch.log1p(gamma)).clamp(t0, t1)
