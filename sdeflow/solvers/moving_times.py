@@ -63,7 +63,9 @@ def begun(process: Process, t: float, x: Tensor, by: Tensor | None) -> Tensor:
 def arrived(process: Process, times: Sequence[float], states: Tensor, by: Sequence[Tensor | None]) -> Tensor:
     """The states at the save times ``(T, B, *event)``, each moved on by its δ."""
     every = zip(times, states.unbind(), by, strict=False)  # of a solve that has failed there are fewer states
-    return torch.stack([x if shift is None else _moved(process, t + 0 * shift, x, shift) for t, x, shift in every])
+    return torch.stack(
+        [x if shift is None else _moved(process, shift.new_tensor(t), x, shift) for t, x, shift in every]
+    )
 
 
 def _moved(process: Process, t: Tensor, x: Tensor, by: Tensor) -> Tensor:

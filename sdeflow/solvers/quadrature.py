@@ -7,7 +7,7 @@ fourth is the last of the step before) leave an error several times smaller. Rat
 is a divergence.
 
 The velocity comes with the rates, and so x too ends its step where the rule takes it, nearer to the solution than the method's
-own end: half as far for ``tsit5`` on networks fitted to mixtures. How far the two ends are apart tells of steps in which the
+own end. How far the two ends are apart tells of steps in which the
 velocity turns so sharply that the method's own estimate is small by accident.
 
 Where states are small most of that is the cost of calling anything at all. Samples on clocks of their own are asked with one
@@ -42,7 +42,7 @@ NODES = {3: 3, 5: 4, 8: 5}  # for methods of these orders: the rules are of orde
 SHARE = 0.3
 
 # How many times what the end by the rule differs from that of the method is taken for an error of x. With it the worst error of
-# log p falls to a half for a twentieth more steps (networks fitted to mixtures, 2-D and 8-D). So many units of rounding of the
+# log p is far less, for a few more steps (networks fitted to mixtures, 2-D and 8-D). So many units of rounding of the
 # difference are none.
 DIFFER, ROUNDING = 6.0, 4.0
 
