@@ -10,11 +10,13 @@ from sdeflow.calculus.derivatives import (
     jacobian,
     leaves,
 )
+from sdeflow.calculus.finite import all_finite
 from sdeflow.calculus.inference import outside_inference_mode
 from sdeflow.calculus.noise import NOISES, apply_covariance, apply_diffusion, covariance, noise_terms
 
 __all__ = [
     "NOISES",
+    "all_finite",
     "along_itself",
     "apply_covariance",
     "apply_diffusion",

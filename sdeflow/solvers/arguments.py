@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sdeflow.calculus import all_finite
 from sdeflow.errors import ArgumentError, MethodError, SdeflowWarning
 from sdeflow.processes.boundary import state_time
 from sdeflow.processes.process import Process
@@ -51,7 +52,7 @@ def check_state(x0: Any) -> None:
         )
     if x0.numel() == 0:
         raise ArgumentError(f"x0 has shape {tuple(x0.shape)}, which is empty; give at least one sample.")
-    if not _inside("Vmap") and not bool(x0.isfinite().all()):
+    if not _inside("Vmap") and not all_finite(x0):
         raise ArgumentError(
             f"x0 is not finite in {int((~x0.isfinite().flatten(1).all(1)).sum())} of {len(x0)} samples."
         )

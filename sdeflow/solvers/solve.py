@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdeflow.brownian import Driver
-from sdeflow.calculus import outside_inference_mode
+from sdeflow.calculus import all_finite, outside_inference_mode
 from sdeflow.errors import ArgumentError, SolveError, choose
 from sdeflow.processes.process import Process
 from sdeflow.solvers import adaptive, native
@@ -254,18 +254,25 @@ def _grid(
 
 def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_failure: str) -> Solution:
     x = outcome.x
-    finite = x.detach().isfinite().flatten(2).all(2).all(0)
+    reached = torch.tensor(times[: len(x)], dtype=torch.float64, device=x.device)
+
+    def solution(status: Tensor) -> Solution:
+        return Solution(reached, x, status, stats, outcome.events, outcome.dense)
+
     ended = outcome.status if isinstance(outcome.status, Tensor) else int(outcome.status)  # each sample, or all
     all_came = not isinstance(ended, Tensor) and ended == Status.SUCCESS
-    status = torch.where(finite if all_came else finite | (ended != Status.SUCCESS), ended, int(Status.NON_FINITE))
-    reached = torch.tensor(times[: len(x)], dtype=torch.float64, device=x.device)
-    solution = Solution(reached, x, status, stats, outcome.events, outcome.dense)
-    if on_failure == "raise" and not bool((finite if all_came else solution.success).all()):
+    if on_failure == "raise" and all_came and all_finite(x):  # most solves, with nothing to be found out of each sample
+        return solution(torch.full((x.shape[1],), int(Status.SUCCESS), device=x.device))
+    finite = x.detach().isfinite().flatten(2).all(2).all(0)
+    found = solution(
+        torch.where(finite if all_came else finite | (ended != Status.SUCCESS), ended, int(Status.NON_FINITE))
+    )
+    if on_failure == "raise" and not bool((finite if all_came else found.success).all()):
         message = outcome.message or (
             f"{int((~finite).sum())} of {len(finite)} samples became infinite or NaN. Take smaller steps, "
             f"or look at the drift and diffusion there."
         )
         raise SolveError(
-            f"{message} What was computed is in the error's .solution; on_failure='return' returns it.", solution
+            f"{message} What was computed is in the error's .solution; on_failure='return' returns it.", found
         )
-    return solution
+    return found
