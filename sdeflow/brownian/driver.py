@@ -42,6 +42,7 @@ class Driver(ABC):
         dtype: The dtype of what it returns.
         device: The device of what it returns.
         resolution: How far apart times are at which it is known, at most.
+        equal_cells: Whether its cells are equal by construction.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class Driver(ABC):
     dtype: torch.dtype
     device: torch.device
     resolution: float = 0.0
+    equal_cells: bool = False
 
     # The primitives, on a checked interval; (W, H) and the noise of the Lévy area only where has_levy.
 

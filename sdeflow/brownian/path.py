@@ -106,7 +106,7 @@ class BrownianPath(Driver):
         self.shape = _checked_shape(shape)
         self.t0, self.t1 = _checked_ends(t0, t1)
         self._lattice = _lattice(self.t0, self.t1, cells)
-        self.cells = self._lattice.count
+        self.cells, self.equal_cells = self._lattice.count, isinstance(self._lattice, EqualCells)
         self.resolution = math.ldexp(self._lattice.longest, -DEPTH)
         self.has_levy = choose("levy", levy, ("none", "space-time")) == "space-time"
         self.first_row = whole_number("first_row", first_row, WORD)
@@ -244,7 +244,7 @@ class BrownianPath(Driver):
     def _cells(self, stream: Stream, first: int, count: int, variance: float) -> FloatArray:
         """Draws for consecutive cells, scaled, ``(count, *shape)``; the variance is that over a time of 1."""
         # Equal cells in float32 are scaled on the way to normals; others, and those that go on in float64, afterwards.
-        at_once = self._array_dtype is np.float32 and isinstance(self._lattice, EqualCells)
+        at_once = self._array_dtype is np.float32 and self.equal_cells
         drawn = normal_rows(
             [partial(sfc.words, self.seed, stream, k) for k in range(first, first + count)],
             self.first_row * self._values,

@@ -11,7 +11,7 @@ from sdeflow.errors import ArgumentError
 from sdeflow.laws.posterior import Posterior, each_chunk
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.process import Process
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.types import Time
 
 if TYPE_CHECKING:

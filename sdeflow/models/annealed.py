@@ -10,7 +10,7 @@ from torch import Tensor
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import UserField
 from sdeflow.processes.parameters import finite_number
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Field, Time
 

@@ -24,7 +24,7 @@ from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import Draws, Purpose, Window
 from sdeflow.processes.conversions import coefficients
 from sdeflow.processes.diffusions import ScheduledDiffusion
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Field, Time
 

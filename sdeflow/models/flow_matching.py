@@ -18,7 +18,7 @@ from sdeflow.errors import ArgumentError
 from sdeflow.models.model import GenerativeModel, squared_error
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.paths import Coupling, Draws, GaussianPath, Given, LinearPath, as_coupling
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 
 __all__ = ["FlowMatching"]
 

@@ -14,15 +14,15 @@ from sdeflow.errors import ArgumentError, choose
 from sdeflow.likelihood import Flow
 from sdeflow.models.ode import Conditional, ModelODE
 from sdeflow.paths import Draws
-from sdeflow.processes.boundary import as_time, check_field, check_interval, state_time, state_times
+from sdeflow.processes.boundary import as_time, check_field, check_interval, state_time, times_for
 from sdeflow.processes.conversions import QUANTITIES, coefficients
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.sde import SDE
-from sdeflow.processes.together import At, combined, fields_at, together
+from sdeflow.processes.together import At, combined, doubles_of, fields_at, together
 from sdeflow.solvers import solve
-from sdeflow.types import Field, Time
+from sdeflow.types import Field, Time, Times
 
 __all__ = ["GenerativeModel", "squared_error"]
 
@@ -141,25 +141,23 @@ class GenerativeModel(nn.Module, ABC):
 
     # --- what the network knows ----------------------------------------------------------------------------------------
 
-    def _predictions(self, times: Tensor, dtype: torch.dtype, **condition: Any) -> Sequence[At]:
-        net = self.net
+    def _predictions(self, times: Times, like: Tensor, **condition: Any) -> Sequence[At]:
+        def checked(field: At) -> At:
+            return lambda x: check_field("network", field(x), x)
 
-        def one(t: Tensor) -> At:
-            return lambda x: check_field("network", net(t, x, **condition), x)
-
-        return [one(t) for t in state_times(times, dtype, self.interval).unbind()]
+        return [*map(checked, fields_at(self.net, times_for(times, like, self.interval), like, **condition))]
 
     @together(_predictions)
     def prediction(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """The network at (t, x), with the shape of x: the quantity that it predicts."""
         return check_field("network", self.net(state_time(t, x, self.interval), x, **condition), x)
 
-    def _quantities(self, wanted: str, times: Tensor, dtype: torch.dtype, **condition: Any) -> Sequence[At]:
-        predictions = fields_at(self.prediction, times, dtype, **condition)
+    def _quantities(self, wanted: str, times: Times, like: Tensor, **condition: Any) -> Sequence[At]:
+        predictions = fields_at(self.prediction, times, like, **condition)
         if wanted == self.predicts:
             return predictions
         self.check_schedule(wanted)
-        return combined(*self.coefficients(wanted, times), predictions, dtype)
+        return combined(*self.coefficients(wanted, doubles_of(times, like)), predictions, like)
 
     @together(_quantities)
     def quantity(self, wanted: str, t: Time, x: Tensor, **condition: Any) -> Tensor:
@@ -199,8 +197,8 @@ class GenerativeModel(nn.Module, ABC):
         """
         return self.quantity("score", t, x, **condition)
 
-    def _denoisers(self, times: Tensor, dtype: torch.dtype, **condition: Any) -> Sequence[At]:
-        return fields_at(self.quantity, times, dtype, "data", **condition)
+    def _denoisers(self, times: Times, like: Tensor, **condition: Any) -> Sequence[At]:
+        return fields_at(self.quantity, times, like, "data", **condition)
 
     @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor, **condition: Any) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError, choose
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 
 __all__ = ["PREDICTIONS", "WEIGHTINGS", "Weighting", "as_weighting", "target_of"]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.together import At, fields_at, together
-from sdeflow.types import Field, Time
+from sdeflow.types import Field, Time, Times
 
 if TYPE_CHECKING:
     from sdeflow.models.model import GenerativeModel
@@ -37,9 +36,9 @@ class Conditional(nn.Module):
             return None
         return Conditional(self.model, "denoiser", self.condition)
 
-    def at_times(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+    def at_times(self, times: Times, like: Tensor) -> Sequence[At]:
         """See :func:`~sdeflow.processes.together.fields_at`."""
-        return fields_at(getattr(self.model, self.name), times, dtype, **self.condition)
+        return fields_at(getattr(self.model, self.name), times, like, **self.condition)
 
 
 class ModelODE(ODE, precise_time=True):
@@ -59,8 +58,8 @@ class ModelODE(ODE, precise_time=True):
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return self.model.velocity(t, x, **self.given)
 
-    def _denoisers(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
-        return fields_at(self.model.denoiser, times, dtype, **self.given)
+    def _denoisers(self, times: Times, like: Tensor) -> Sequence[At]:
+        return fields_at(self.model.denoiser, times, like, **self.given)
 
     @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:

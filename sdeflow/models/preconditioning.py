@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.parameters import finite_number
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.types import Time
 
 __all__ = ["Preconditioned"]

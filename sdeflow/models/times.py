@@ -17,7 +17,7 @@ from sdeflow.errors import ArgumentError, choose
 from sdeflow.paths import Draws
 from sdeflow.processes.boundary import innermost
 from sdeflow.processes.parameters import finite_number
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 
 __all__ = ["Grid", "Importance", "LogNormal", "LogitNormal", "TimeLaw", "Uniform", "as_time_law"]
 

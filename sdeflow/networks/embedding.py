@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
 
-__all__ = ["ConditionEmbedding", "TimeFeatures"]
+__all__ = ["ConditionEmbedding", "TimeFeatures", "as_times"]
+
+
+def as_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """A time for all rows ``(1,)``, or one for each ``(B,)``, in the dtype of x."""
+    return torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
 
 
 class TimeFeatures(nn.Module):
@@ -43,8 +48,9 @@ class ConditionEmbedding(nn.Module):
         self.labels = nn.Embedding(classes + 1, size) if classes else None
         self.contexts = nn.Linear(context, size) if context else None
 
-    def forward(self, rows: int, label: Tensor | None, context: Tensor | None) -> Tensor | float:
-        total: Tensor | float = 0.0
+    def forward(self, rows: int, label: Tensor | None, context: Tensor | None) -> Tensor | None:
+        """The vector, or None where there is nothing to say."""
+        total: Tensor | None = None
         if self.labels is not None:
             none = torch.full((rows,), -1, device=self.labels.weight.device)
             chosen = none if label is None else torch.as_tensor(label, device=none.device).long().expand(rows)
@@ -60,7 +66,8 @@ class ConditionEmbedding(nn.Module):
         elif label is not None:
             raise ArgumentError("the network was given a label but knows no classes; make it with classes=….")
         if self.contexts is not None and context is not None:
-            total = total + self.contexts(context.expand(rows, self.context))
+            said = self.contexts(context.expand(rows, self.context))
+            total = said if total is None else total + said
         elif context is not None:
             raise ArgumentError("the network was given a context but none was announced; make it with context=….")
         return total

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
-from sdeflow.networks.embedding import ConditionEmbedding, TimeFeatures
+from sdeflow.networks.embedding import ConditionEmbedding, TimeFeatures, as_times
+from sdeflow.processes.together import At, together
 
 __all__ = ["MLP"]
 
@@ -57,12 +61,21 @@ class MLP(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.last = nn.Linear(width, 1 if scalar else dims)
 
+    def _at_times(self, times: Tensor, like: Tensor, **condition: Any) -> Sequence[At]:
+        return [partial(self._seen, features, **condition) for features in self.time(times).split(1)]
+
+    @together(_at_times)
     def forward(
         self, t: Tensor | float, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
     ) -> Tensor:
+        return self._seen(self.time(as_times(t, x)), x, label=label, context=context)
+
+    def _seen(self, time: Tensor, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """The answer at a time that is given by its features, of one for all rows or one for each."""
         rows = len(x)
-        time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1).expand(rows)
-        h = self.first(torch.cat([x.flatten(1), self.time(time)], dim=1)) + self.condition(rows, label, context)
+        h = self.first(torch.cat([x.flatten(1), time.expand(rows, -1)], dim=1))
+        if (condition := self.condition(rows, label, context)) is not None:
+            h = h + condition
         for layer in self.hidden:
             h = layer(nn.functional.silu(h))
         out: Tensor = self.last(nn.functional.silu(h))

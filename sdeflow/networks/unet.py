@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
-from sdeflow.networks.embedding import ConditionEmbedding, TimeFeatures
+from sdeflow.networks.embedding import ConditionEmbedding, TimeFeatures, as_times
+from sdeflow.processes.together import At, together
 
 __all__ = ["UNet"]
 
@@ -56,12 +61,23 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Block(2 * o, i, size) for i, o in reversed(list(zip(before, widths, strict=True))))
         self.last = nn.Conv2d(width, self.shape[0], 3, padding=1)
 
+    def _at_times(self, times: Tensor, like: Tensor, **condition: Any) -> Sequence[At]:
+        seen = self.time(self.features(times))
+        return [partial(self._seen, embedding, **condition) for embedding in seen.split(1)]
+
+    @together(_at_times)
     def forward(
         self, t: Tensor | float, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
     ) -> Tensor:
+        return self._seen(self.time(self.features(as_times(t, x))), x, label=label, context=context)
+
+    def _seen(
+        self, embedding: Tensor, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """The answer at a time that is given by its embedding, of one for all rows or one for each."""
         rows = len(x)
-        time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1).expand(rows)
-        embedding = self.time(self.features(time)) + self.condition(rows, label, context)
+        if (condition := self.condition(rows, label, context)) is not None:
+            embedding = embedding + condition
         h = self.first(x.reshape(rows, *self.shape))
         skips = []
         for level, block in enumerate(self.down):

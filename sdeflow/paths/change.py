@@ -9,19 +9,38 @@ the state :math:`\bar x_r = c\,x_t` has the law that the new schedule gives it, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError
 from sdeflow.paths.scheduled import CUT
 from sdeflow.paths.window import Window
-from sdeflow.processes.boundary import as_time
+from sdeflow.processes.boundary import as_time, numbers
 from sdeflow.processes.conversions import convert
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
-from sdeflow.processes.schedules import Schedule
-from sdeflow.types import Time
+from sdeflow.processes.schedule import Schedule
+from sdeflow.processes.together import At, doubles_of, fields_at, together
+from sdeflow.types import Field, Time, Times
 
 __all__ = ["change_schedule"]
+
+
+class RescheduledScore:
+    """∇log p_t of a rescheduled flow, which knows the E[x_data | x_t] that it is made of."""
+
+    def __init__(self, flow: Rescheduled) -> None:
+        self.flow = flow
+
+    @property
+    def expected_data(self) -> Field:
+        return self.flow.denoiser
+
+    def __call__(self, t: Time, x: Tensor) -> Tensor:
+        return convert(self.flow.schedule, t, x, self.flow.denoiser(t, x), given="data", wanted="score")
 
 
 class Rescheduled(ODE, precise_time=True):
@@ -40,7 +59,7 @@ class Rescheduled(ODE, precise_time=True):
         self.process = process
         self.trained: Schedule = process.schedule
         self.schedule: Schedule = schedule
-        self.score = self._score
+        self.score = RescheduledScore(self)
         start, end = self.trained.interval
         snr = sorted(float(self.trained.log_snr(t)) for t in (start, end))
         self.range = (snr[0], snr[1])
@@ -49,19 +68,33 @@ class Rescheduled(ODE, precise_time=True):
         narrow = self.process.rows(keep)
         return self if narrow is self.process else Rescheduled(narrow, self.schedule)
 
-    def denoiser(self, t: Time, x: Tensor) -> Tensor:
-        r = as_time(t, x)
+    def _trained_at(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """t and c of times on the new schedule."""
         time = self.trained.time_of_log_snr(self.schedule.log_snr(r).clamp(*self.range))
         # c by both coefficients together: near the noise a is 0, near the data s is
         new = self.schedule.a(r).square() + self.schedule.variance(r)
-        scale = (new / (self.trained.a(time).square() + self.trained.variance(time))).sqrt()
-        return self.process.denoiser(time, x / scale.to(x.dtype))
+        return time, (new / (self.trained.a(time).square() + self.trained.variance(time))).sqrt()
 
-    def _score(self, t: Time, x: Tensor) -> Tensor:
-        return convert(self.schedule, t, x, self.denoiser(t, x), given="data", wanted="score")
+    def _denoisers(self, times: Times, like: Tensor) -> Sequence[At]:
+        trained, scales = self._trained_at(doubles_of(times, like))
+        known = numbers(trained)
+        if known is None:  # a derivative goes through them
+            fields: Sequence[At] = [partial(self.process.denoiser, t) for t in trained.unbind()]
+        else:
+            fields = fields_at(self.process.denoiser, np.asarray(known), like)
+        return [partial(_scaled, field, c) for field, c in zip(fields, scales.to(like.dtype).unbind(), strict=True)]
+
+    @together(_denoisers)
+    def denoiser(self, t: Time, x: Tensor) -> Tensor:
+        time, scale = self._trained_at(as_time(t, x))
+        return self.process.denoiser(time, x / scale.to(x.dtype))
 
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return convert(self.schedule, t, x, self.denoiser(t, x), given="data", wanted="velocity")
+
+
+def _scaled(field: At, c: Tensor, x: Tensor) -> Tensor:
+    return field(x / c)
 
 
 def change_schedule(process: Process, schedule: Schedule) -> ODE:

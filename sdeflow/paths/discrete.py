@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 
 __all__ = ["DiscreteSchedule"]
 

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.parameters import doubles, finite_number
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 
 __all__ = ["EDMSchedule", "KarrasSchedule"]
 
 
-class EDMSchedule(Schedule):
+class EDMSchedule(Schedule, by_value=True):
     r"""a = 1, s = t: the standard deviation of the noise is the time itself, on the noising clock.
 
     Arguments:
@@ -53,7 +53,7 @@ class EDMSchedule(Schedule):
         return (-0.5 * doubles(value)).exp()
 
 
-class KarrasSchedule(Schedule):
+class KarrasSchedule(Schedule, by_value=True):
     r"""a = 1, :math:`s = (\sigma_{max}^{1/\rho} + t(\sigma_{min}^{1/\rho} - \sigma_{max}^{1/\rho}))^\rho`.
 
     It is on the generative clock, base at 0 and data at 1, and equal steps in t are Karras's grid.

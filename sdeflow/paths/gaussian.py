@@ -23,7 +23,7 @@ from sdeflow.errors import ArgumentError, choose
 from sdeflow.paths.draws import Draws, Purpose
 from sdeflow.processes.boundary import as_time, check_interval
 from sdeflow.processes.parameters import gaussian
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.types import Time
 
 __all__ = ["GaussianPath"]

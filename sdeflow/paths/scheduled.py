@@ -20,10 +20,10 @@ from sdeflow.paths.window import Window
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.diffusions import ScheduledDiffusion
 from sdeflow.processes.process import Process
+from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.schedules import (
     CosineVPSchedule,
     LinearSchedule,
-    Schedule,
     SubVPSchedule,
     VESchedule,
     VPSchedule,

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import check_interval
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 
 __all__ = ["Window"]
 
 
-class Window(Schedule):
+class Window(Schedule, by_value=True):
     """A schedule on a part of its interval, with its clock as it was.
 
     Arguments:

@@ -16,7 +16,8 @@ from sdeflow.processes.nelson import nelson_score
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.residuals import continuity_residual, fokker_planck_residual
-from sdeflow.processes.schedules import CustomSchedule, LinearSchedule, Schedule
+from sdeflow.processes.schedule import Schedule
+from sdeflow.processes.schedules import CustomSchedule, LinearSchedule
 from sdeflow.processes.sde import SDE
 
 __all__ = [

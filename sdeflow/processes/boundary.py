@@ -13,12 +13,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.together import At
-from sdeflow.types import Time
+from sdeflow.types import Time, Times
 
-__all__ = ["UserField", "as_time", "check_diffusion", "check_field", "check_interval", "state_time", "state_times"]
+__all__ = [
+    "UserField",
+    "as_time",
+    "check_diffusion",
+    "check_field",
+    "check_interval",
+    "numbers",
+    "state_time",
+    "times_for",
+]
 
 
 def as_time(t: Time, x: Tensor) -> Tensor:
@@ -58,12 +68,18 @@ def state_time(t: Time, x: Tensor, interval: tuple[float, float]) -> Tensor:
 
 def state_times(times: Tensor, dtype: torch.dtype, interval: tuple[float, float]) -> Tensor:
     """:func:`state_time` of float64 times of any shape."""
-    rounded = times.to(dtype)
     if dtype is torch.float64:
-        return rounded
+        return times.to(dtype)
+    rounded = times.to(dtype)
     low, high = interval
     inside = (times > low) & (times < high)
     return torch.where(inside, rounded.clamp(*innermost(interval, dtype)), rounded)
+
+
+def numbers(v: Tensor) -> Any:
+    """A tensor as a list, nested as its axes, by one transfer from its device; None where a derivative goes through it."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(v)
+    return None if v.requires_grad or wrapped or forward_ad.unpack_dual(v).tangent is not None else v.tolist()
 
 
 def _number(t: Any) -> float:
@@ -71,6 +87,15 @@ def _number(t: Any) -> float:
         return float(t)
     except (TypeError, ValueError):
         raise ArgumentError(f"the time is {t!r}; give a number or a tensor.") from None
+
+
+def times_for(times: Times, like: Tensor, interval: tuple[float, float]) -> Tensor:
+    """:func:`state_time` of many numbers, ``(n,)``: rounded as such, which takes one operation on the device for six."""
+    if like.dtype is torch.float64:
+        return torch.tensor(times, device=like.device)
+    (low, high), (first, last) = interval, innermost(interval, like.dtype)
+    inside = [min(max(t, first), last) if low < t < high else t for t in times.tolist()]
+    return torch.tensor(inside, dtype=like.dtype, device=like.device)
 
 
 @lru_cache
@@ -186,6 +211,6 @@ class UserField(nn.Module):
     def forward(self, t: Time, x: Tensor) -> Tensor:
         return check_field(self.name, self.function(state_time(t, x, self.interval), x), x)
 
-    def at_times(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+    def at_times(self, times: Times, like: Tensor) -> Sequence[At]:
         """See :func:`~sdeflow.processes.together.fields_at`."""
-        return [partial(self, t) for t in state_times(times, dtype, self.interval).unbind()]
+        return [partial(self, t) for t in times_for(times, like, self.interval).unbind()]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sdeflow.errors import choose
 from sdeflow.processes.boundary import as_time
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.types import Time
 
 __all__ = ["QUANTITIES", "coefficients", "convert"]

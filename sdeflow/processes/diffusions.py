@@ -9,7 +9,8 @@ from torch.distributions import Distribution, Independent, Normal
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import as_time, check_interval
 from sdeflow.processes.parameters import finite_number, gaussian
-from sdeflow.processes.schedules import CosineVPSchedule, Schedule, SubVPSchedule, VESchedule, VPSchedule
+from sdeflow.processes.schedule import Schedule
+from sdeflow.processes.schedules import CosineVPSchedule, SubVPSchedule, VESchedule, VPSchedule
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Time
 

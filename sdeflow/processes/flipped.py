@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from sdeflow.processes.boundary import as_time
@@ -12,7 +12,10 @@ from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.processes.together import At, fields_at, together
-from sdeflow.types import Field, Time
+from sdeflow.types import Field, Time, Times
+
+if TYPE_CHECKING:
+    from sdeflow.processes.schedule import Schedule
 
 __all__ = ["FlippedODE", "FlippedSDE", "flip"]
 
@@ -28,38 +31,45 @@ class FlippedField(nn.Module):
     def forward(self, t: Time, x: Tensor) -> Tensor:
         return self.field(self.total - as_time(t, x), x)
 
-    def at_times(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
-        return fields_at(self.field, self.total - times, dtype)
+    def at_times(self, times: Times, like: Tensor) -> Sequence[At]:
+        return fields_at(self.field, self.total - times, like)
 
 
-def _take_over(flipped: Process, original: Process) -> None:
-    flipped.direction = -original.direction
-    flipped.confined = original.confined
-    if original.schedule is not None:
-        flipped.schedule = original.schedule.flip(original.interval)
-    if original.score is not None:
-        flipped.score = FlippedField(original.score, original.interval)
+def _of_the_original(name: str) -> Any:
+    return property(lambda self: getattr(self.original, name))  # which the compiler can follow, as no attrgetter
 
 
-def _denoisers(self: FlippedSDE | FlippedODE, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
-    return fields_at(self.original.denoiser, self.reflect(times), dtype)
+def _denoisers(self: FlippedSDE | FlippedODE, times: Times, like: Tensor) -> Sequence[At]:
+    return fields_at(self.original.denoiser, self.reflect(times), like)
 
 
-class FlippedSDE(SDE, precise_time=True):
+class Flipped(Process):
+    """What a flipped process has from the original: looked up there, so that making one for a solve costs next to nothing."""
+
+    original: Process
+    plain_name = "the flipped process"
+    interval, confined, semi_linear = map(_of_the_original, ("interval", "confined", "semi_linear"))
+
+    def __init__(self, original: Process) -> None:
+        nn.Module.__init__(self)
+        self.original, self.direction = original, -original.direction
+
+    @property
+    def schedule(self) -> Schedule | None:  # type: ignore[override]
+        schedule = self.original.schedule
+        return None if schedule is None else schedule.flip(self.interval)
+
+    @property
+    def score(self) -> Field | None:  # type: ignore[override]
+        score = self.original.score
+        return None if score is None else FlippedField(score, self.interval)
+
+
+class FlippedSDE(Flipped, SDE, precise_time=True):
     """dx = −f(t0 + t1 − s, x) ds + σ(t0 + t1 − s, x) dW."""
 
-    plain_name = "the flipped process"
-
-    def __init__(self, original: SDE) -> None:
-        super().__init__(
-            noise=original.noise,
-            additive=original.additive,
-            commutative=original.commutative,
-            calculus=original.calculus,
-            interval=original.interval,
-        )
-        self.original = original
-        _take_over(self, original)
+    original: SDE
+    noise, additive, commutative, calculus = map(_of_the_original, ("noise", "additive", "commutative", "calculus"))
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.drift(self.reflect(t), x)
@@ -78,16 +88,11 @@ class FlippedSDE(SDE, precise_time=True):
         return self.original.ito_correction(self.reflect(t), x)
 
 
-class FlippedODE(ODE, precise_time=True):
+class FlippedODE(Flipped, ODE, precise_time=True):
     """dx/ds = −v(t0 + t1 − s, x)."""
 
-    plain_name = "the flipped process"
-
-    def __init__(self, original: ODE) -> None:
-        super().__init__(interval=original.interval)
-        self.original = original
-        self.error_mask = original.error_mask
-        _take_over(self, original)
+    original: ODE
+    error_mask = _of_the_original("error_mask")
 
     def rows(self, keep: Tensor) -> Process:
         narrow = self.original.rows(keep)

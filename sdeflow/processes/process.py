@@ -7,7 +7,6 @@ from functools import wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from sdeflow.calculus.inference import in_inference_mode, outside_inference_mode
@@ -19,11 +18,11 @@ from sdeflow.processes.boundary import (
     check_interval,
     state_time,
 )
-from sdeflow.processes.together import At, combined, fields_at, together
-from sdeflow.types import Field, Time
+from sdeflow.processes.together import At, combined, doubles_of, fields_at, together
+from sdeflow.types import Field, Time, Times
 
 if TYPE_CHECKING:
-    from sdeflow.processes.schedules import Schedule
+    from sdeflow.processes.schedule import Schedule
 
 __all__ = ["Process", "already_guarded", "prepared"]
 
@@ -133,14 +132,14 @@ class Process(nn.Module):
         """The drift f(t, x), with the shape of x."""
         raise ArgumentError(f"{self.title} has no drift: give it one, or override the method.")
 
-    def _denoisers(self, times: Tensor, dtype: torch.dtype) -> Sequence[At]:
+    def _denoisers(self, times: Times, like: Tensor) -> Sequence[At]:
         schedule, score = self._semi_linear()
         if (known := getattr(score, "expected_data", None)) is not None:
-            return fields_at(known, times, dtype)
+            return fields_at(known, times, like)
         from sdeflow.processes.conversions import coefficients
 
-        p, q = coefficients(schedule, times, "score", "data")
-        return combined(p, q, fields_at(score, times, dtype), dtype)
+        p, q = coefficients(schedule, doubles_of(times, like), "score", "data")
+        return combined(p, q, fields_at(score, times, like), like)
 
     @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
@@ -166,6 +165,11 @@ class Process(nn.Module):
                 f"Reversals and flows of a diffusion with a schedule (VariancePreserving, …) have both."
             )
         return schedule, score
+
+    @property
+    def semi_linear(self) -> bool:
+        """Whether it has a schedule and a score, and so a denoiser."""
+        return self.schedule is not None and self.score is not None
 
     def rows(self, keep: Tensor) -> Process:
         """This process for some rows of the batch: itself, unless it carries data of its own for each row."""

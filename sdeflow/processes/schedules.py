@@ -1,18 +1,10 @@
-r"""Gaussian schedules: x_t = a(t) x_data + s(t) x_noise, with x_noise ~ N(0, I) independent of the data.
-
-A schedule is a(t) and s²(t) and their derivatives; everything else follows. Times are float64 tensors, and the forms keep
-their digits at both ends (1 − a² is an ``expm1``, not a difference). The linear diffusion that has these marginals is
-
-.. math:: dx = \frac{\dot a}{a}\,x\,dt + g\,dW, \qquad g^2 = \frac{d s^2}{dt} - 2\,\frac{\dot a}{a}\,s^2 .
-"""
+"""The schedules with names. Their forms keep their digits at both ends: 1 − a² is an ``expm1``, not a difference."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,153 +12,18 @@ from torch import Tensor
 from sdeflow.calculus import outside_inference_mode
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import check_interval
-from sdeflow.processes.parameters import doubles, finite_number
+from sdeflow.processes.parameters import doubles
+from sdeflow.processes.schedule import Schedule
 
 __all__ = [
     "CosineVPSchedule",
     "CustomSchedule",
     "LinearSchedule",
     "OUSchedule",
-    "Schedule",
     "SubVPSchedule",
     "VESchedule",
     "VPSchedule",
 ]
-
-
-def _takes_numbers(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A method of time that takes a number as well as a tensor."""
-
-    @wraps(method)
-    def call(self: Schedule, t: Any) -> Tensor:
-        return method(self, t if isinstance(t, Tensor) else torch.tensor(finite_number("t", t), dtype=torch.float64))
-
-    return call
-
-
-class Schedule(ABC):
-    """The coefficients a(t) and s(t) of a Gaussian path on the interval (t0, t1).
-
-    All methods map a float64 time tensor to a tensor of its shape, and a number to a 0-d tensor.
-    """
-
-    interval: tuple[float, float] = (0.0, 1.0)
-
-    of_time: ClassVar[frozenset[str]] = frozenset(
-        {"a", "a_dot", "variance", "variance_dot", "s", "s_dot", "drift_rate", "squared_diffusion", "log_snr"}
-    )
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name in cls.of_time & cls.__dict__.keys():
-            setattr(cls, name, _takes_numbers(cls.__dict__[name]))
-
-    @abstractmethod
-    def a(self, t: Tensor) -> Tensor:
-        """How much of the data is left."""
-
-    @abstractmethod
-    def a_dot(self, t: Tensor) -> Tensor:
-        """da/dt."""
-
-    @abstractmethod
-    def variance(self, t: Tensor) -> Tensor:
-        """s²(t)."""
-
-    @abstractmethod
-    def variance_dot(self, t: Tensor) -> Tensor:
-        """d(s²)/dt."""
-
-    @_takes_numbers
-    def s(self, t: Tensor) -> Tensor:
-        """The standard deviation of the noise."""
-        return self.variance(t).clamp_min(0).sqrt()
-
-    @_takes_numbers
-    def s_dot(self, t: Tensor) -> Tensor:
-        """ds/dt; infinite where s is 0 and s² has a slope."""
-        return self.variance_dot(t) / (2 * self.s(t))
-
-    @_takes_numbers
-    def drift_rate(self, t: Tensor) -> Tensor:
-        """ȧ/a, the rate of the linear drift."""
-        return self.a_dot(t) / self.a(t)
-
-    @_takes_numbers
-    def squared_diffusion(self, t: Tensor) -> Tensor:
-        """g² = d(s²)/dt − 2(ȧ/a)s². It is negative on a generative clock, where the noise shrinks."""
-        return self.variance_dot(t) - 2 * self.drift_rate(t) * self.variance(t)
-
-    @_takes_numbers
-    def log_snr(self, t: Tensor) -> Tensor:
-        """ln(a²/s²), the logarithm of the signal-to-noise ratio."""
-        return 2 * self.a(t).log() - self.variance(t).clamp_min(0).log()
-
-    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """a, s and log_snr, which a schedule may work out together."""
-        return self.a(t), self.s(t), self.log_snr(t)
-
-    def time_of_log_snr(self, value: Tensor) -> Tensor:
-        """The time at which log_snr is the given value: the inverse of :meth:`log_snr`, by bisection to the last bit."""
-        value = doubles(value)
-        low, high = (torch.full_like(value, end) for end in self.interval)
-        falling = self.log_snr(low) > self.log_snr(high)
-        for _ in range(80):
-            middle = (low + high) / 2
-            above = (self.log_snr(middle) > value) == falling
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return (low + high) / 2
-
-    def flip(self, interval: tuple[float, float]) -> Schedule:
-        """The same path on the clock t0 + t1 − t of the given interval."""
-        return FlippedSchedule(self, interval)
-
-
-class FlippedSchedule(Schedule):
-    """A schedule on the clock s = t0 + t1 − t."""
-
-    def __init__(self, original: Schedule, interval: tuple[float, float]) -> None:
-        self.original = original
-        self.interval = interval
-
-    def _back(self, t: Tensor) -> Tensor:
-        return (self.interval[0] + self.interval[1]) - t
-
-    def a(self, t: Tensor) -> Tensor:
-        return self.original.a(self._back(t))
-
-    def a_dot(self, t: Tensor) -> Tensor:
-        return -self.original.a_dot(self._back(t))
-
-    def variance(self, t: Tensor) -> Tensor:
-        return self.original.variance(self._back(t))
-
-    def variance_dot(self, t: Tensor) -> Tensor:
-        return -self.original.variance_dot(self._back(t))
-
-    def s(self, t: Tensor) -> Tensor:
-        return self.original.s(self._back(t))
-
-    def s_dot(self, t: Tensor) -> Tensor:
-        return -self.original.s_dot(self._back(t))
-
-    def drift_rate(self, t: Tensor) -> Tensor:
-        return -self.original.drift_rate(self._back(t))
-
-    def squared_diffusion(self, t: Tensor) -> Tensor:
-        return -self.original.squared_diffusion(self._back(t))
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        return self.original.log_snr(self._back(t))
-
-    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.original.levels(self._back(t))
-
-    def time_of_log_snr(self, value: Tensor) -> Tensor:
-        return self._back(self.original.time_of_log_snr(value))
-
-    def flip(self, interval: tuple[float, float]) -> Schedule:
-        return self.original if interval == self.interval else FlippedSchedule(self, interval)
 
 
 class _LogSignalSchedule(Schedule):
@@ -214,7 +71,7 @@ class _LinearBeta(_LogSignalSchedule):
         return -0.5 * (self.beta_min + t * (self.beta_max - self.beta_min))
 
 
-class VPSchedule(_VariancePreservingSchedule, _LinearBeta):
+class VPSchedule(_VariancePreservingSchedule, _LinearBeta, by_value=True):
     """Variance preserving with linear β: a = exp(−¼t²(β₁ − β₀) − ½tβ₀), s² = 1 − a²."""
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,7 +86,7 @@ class VPSchedule(_VariancePreservingSchedule, _LinearBeta):
         return 4 * l / (self.beta_min + (self.beta_min**2 + 4 * delta * l).sqrt())
 
 
-class SubVPSchedule(_LinearBeta):
+class SubVPSchedule(_LinearBeta, by_value=True):
     """Sub-variance-preserving: a as in VP, and the standard deviation, not the variance, is 1 − a²."""
 
     def s(self, t: Tensor) -> Tensor:
@@ -248,7 +105,7 @@ class SubVPSchedule(_LinearBeta):
         return 2 * self.drift_rate(t) * torch.expm1(4 * self.log_a(t))  # β(1 − a⁴)
 
 
-class CosineVPSchedule(_VariancePreservingSchedule):
+class CosineVPSchedule(_VariancePreservingSchedule, by_value=True):
     """a = cos(πt/2), s = sin(πt/2); β = π tan(πt/2) is infinite at t = 1."""
 
     def __init__(self, interval: tuple[float, float]) -> None:
@@ -279,7 +136,7 @@ class CosineVPSchedule(_VariancePreservingSchedule):
         return -2 * (0.5 * math.pi * t).tan().log()
 
 
-class VESchedule(Schedule):
+class VESchedule(Schedule, by_value=True):
     """Variance exploding: a = 1, s² = σ²(t) − σ²(0) with σ(t) = σ_min (σ_max/σ_min)^t. Common code forgets the − σ²(0)."""
 
     def __init__(self, sigma_min: float, sigma_max: float, interval: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -300,7 +157,7 @@ class VESchedule(Schedule):
         return 2 * self.log_ratio * self.sigma_min**2 * (2 * self.log_ratio * t).exp()
 
 
-class OUSchedule(_LogSignalSchedule):
+class OUSchedule(_LogSignalSchedule, by_value=True):
     """Ornstein–Uhlenbeck about 0, and Brownian motion at θ = 0: a = e^{−θτ}, s² = σ²(1 − e^{−2θτ})/2θ, τ = t − t0."""
 
     def __init__(self, theta: float, sigma: float, interval: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -322,7 +179,7 @@ class OUSchedule(_LogSignalSchedule):
         return self.sigma**2 * (2 * self.log_a(t)).exp()
 
 
-class LinearSchedule(Schedule):
+class LinearSchedule(Schedule, by_value=True):
     """The straight line of flow matching on the generative clock: a = t, s = 1 − t, noise at 0 and data at 1."""
 
     def __init__(self, interval: tuple[float, float] = (0.0, 1.0)) -> None:

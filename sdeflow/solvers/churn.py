@@ -14,29 +14,30 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sdeflow.processes.boundary import numbers
 from sdeflow.processes.churn import Churn
 from sdeflow.processes.derived import DerivedSDE
 from sdeflow.processes.flipped import FlippedSDE
 from sdeflow.processes.process import Process
 from sdeflow.solvers.leaps import (
-    Leap,
     Number,
-    columns,
+    Planned,
+    alone,
     denoised,
-    each_of,
     known_noise,
-    leap,
     leap_at,
     leaps,
     mixed,
     of_first_order,
+    planned,
     quotient,
-    rows,
 )
 from sdeflow.solvers.terms import Advance, Terms, root
+from sdeflow.types import Times
 
 __all__ = ["SigmaHeun"]
 
@@ -54,7 +55,7 @@ class Kick(NamedTuple):
 
     of_x: Number
     of_noise: Number
-    step: Leap
+    step: Planned
 
 
 class SigmaHeun:
@@ -63,18 +64,17 @@ class SigmaHeun:
     places = (0.0, 0.5, 1.0)
     error_order = None
 
-    def plan(self, process: Process, times: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Any] | None:
+    def plan(self, process: Process, times: Sequence[Times], x: Tensor) -> Sequence[Any] | None:
         if process.noise == "none":
-            return leaps(process, times, dtype, 2)
-        noise = known_noise(process, times[0])
-        if noise is None:
+            return leaps(process, times, x, 2)
+        t, _, n = (torch.tensor(v, device=x.device) for v in times)
+        noise = known_noise(process, t)
+        kicks = None if noise is None else numbers(torch.stack(raised(process, t, n, noise)))
+        if kicks is None:
             return None
-        time, of_x, of_noise = raised(process, times, noise)
-        table = rows(of_x, of_noise, *columns(leap(process, time, times[2])))
-        if table is None:
-            return None
-        steps = each_of(process, (time, times[2]), dtype, [row[2:] for row in table])
-        return [Kick(row[0], row[1], step) for row, step in zip(table, steps, strict=True)]
+        later, of_x, of_noise = kicks
+        steps = planned(process, np.asarray(later), times[2], x, 2)
+        return steps and list(map(Kick, of_x, of_noise, steps))
 
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
         if terms.W is None:
@@ -83,31 +83,33 @@ class SigmaHeun:
             terms.counter.diffusion += 1  # the process was asked for it, with the other steps
             kick = times
         else:
-            time, of_x, of_noise = raised(terms.process, times, terms.diffusion(times[0], x))
-            kick = Kick(of_x, of_noise, leap(terms.process, time, times[2]))
+            t, _, n = times
+            later, of_x, of_noise = raised(terms.process, t, n, terms.diffusion(t, x))
+            kick = Kick(of_x, of_noise, alone(terms.process, later, n))
         return Advance(heun(terms, kick.step, mixed(kick.of_x, x, (kick.of_noise / root(terms.h), terms.W))))
 
 
-def heun(terms: Terms, step: Leap, x: Tensor) -> Tensor:
+def heun(terms: Terms, whole: Planned, x: Tensor) -> Tensor:
     """The step of the flow, y = p x + q x̂₁ and half the change of x̂₀ from its beginning to its end."""
-    data = denoised(terms, step.here, step.start, x)
+    step, here, there = whole
+    data = denoised(terms, here, step.start, x)
     y = mixed(step.of_x, x, (step.of_data, data))
     if of_first_order(step):
         return y
-    there = denoised(terms, step.there, step.end, y)
+    later = denoised(terms, there, step.end, y)
     (a, s), (a_n, s_n) = step.start, step.end
     half = 0.5 * (s_n - a_n * quotient(s, a))
     if isinstance(step.h, Tensor):
         half = torch.where(step.h.isfinite(), half, 0.0)
     u, v = quotient(half, s_n), quotient(half, s)  # of x̂₀ = (x − a x̂₁)/s
-    return mixed(1 + u, y, (-u * a_n, there), (-v, x), (v * a, data))
+    return mixed(1 + u, y, (-u * a_n, later), (-v, x), (v * a, data))
 
 
-def raised(process: Process, times: Sequence[Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def raised(process: Process, t: Tensor, n: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(t̂, p, r) of the kick, where the diffusion at the beginning is given, for one step or for many."""
     schedule, (t0, t1) = process.schedule, process.interval
     assert schedule is not None
-    t, n = times[0].to(torch.float64), times[2].to(torch.float64)
+    t, n = t.to(torch.float64), n.to(torch.float64)
     a, s, inflation = schedule.a(t), schedule.s(t), _inflation(process)
     added = (n - t) * (noise.to(torch.float64) / inflation).square() / 2
     # Where there is no noise there is none to multiply, and where there is only noise no more to add.

@@ -31,18 +31,26 @@ from torch import Tensor
 
 from sdeflow.processes.process import Process
 from sdeflow.solvers.churn import SigmaHeun
-from sdeflow.solvers.leaps import Leap, Number, denoised, leap_at, leaps, like, mixed, of_first_order, plus, quotient
+from sdeflow.solvers.leaps import (
+    Number,
+    Planned,
+    denoised,
+    held,
+    leap_at,
+    leaps,
+    like,
+    mixed,
+    of_first_order,
+    plus,
+    quotient,
+)
 from sdeflow.solvers.methods import Method
 from sdeflow.solvers.terms import Advance, Stepper, Terms, root
+from sdeflow.types import Times
 
 __all__ = ["EXPONENTIAL_METHODS", "EXPONENTIAL_STEPPERS", "TARGET_SNR"]
 
 TARGET_SNR = 0.16  # of a Langevin step, ‖drift‖ to ‖noise‖: what Song et al. use on images of 32 × 32
-
-
-def fresh(terms: Terms, step: Leap, y: Tensor) -> Tensor:
-    """y + r z."""
-    return y if terms.W is None or step.of_noise is None else plus(y, step.of_noise / root(terms.h), terms.W)
 
 
 class ExponentialStepper:
@@ -52,17 +60,17 @@ class ExponentialStepper:
     error_order = None
     stages = 1
 
-    def plan(self, process: Process, times: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Leap] | None:
-        return leaps(process, times, dtype, self.stages)
+    def plan(self, process: Process, times: Sequence[Times], x: Tensor) -> Sequence[Planned] | None:
+        return leaps(process, times, x, self.stages)
 
 
 class ExponentialEuler(ExponentialStepper):
     """x̂₁ stands still: DDIM, and ancestral sampling."""
 
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        step = leap_at(terms, times, x)
-        data = denoised(terms, step.here, step.start, x)
-        return Advance(fresh(terms, step, mixed(step.of_x, x, (step.of_data, data))))
+        step, here, _ = leap_at(terms, times, x)
+        data = denoised(terms, here, step.start, x)
+        return Advance(held(terms, step, x, data))
 
 
 class ExponentialMultistep(ExponentialStepper):
@@ -76,15 +84,14 @@ class ExponentialMultistep(ExponentialStepper):
         first: tuple[Tensor, Number] | None = None,
         error: bool = False,
     ) -> Advance:
-        step = leap_at(terms, times, x)
-        data = denoised(terms, step.here, step.start, x)
-        if first is None:
-            y = mixed(step.of_x, x, (step.of_data, data))
-        else:
+        step, here, _ = leap_at(terms, times, x)
+        data = denoised(terms, here, step.start, x)
+        y = held(terms, step, x, data)
+        if first is not None:
             before, h_before = first
             on = quotient(step.of_data * step.h, 2 * h_before)
-            y = mixed(step.of_x, x, (step.of_data + on, data), (-on, before))
-        return Advance(fresh(terms, step, y), None, (data, step.h))
+            y = plus(plus(y, on, data), -on, before)
+        return Advance(y, None, (data, step.h))
 
 
 class ExponentialHeun(ExponentialStepper):
@@ -93,14 +100,14 @@ class ExponentialHeun(ExponentialStepper):
     stages = 2
 
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        step = leap_at(terms, times, x)
-        data = denoised(terms, step.here, step.start, x)
-        y = fresh(terms, step, mixed(step.of_x, x, (step.of_data, data)))
+        step, here, there = leap_at(terms, times, x)
+        data = denoised(terms, here, step.start, x)
+        y = held(terms, step, x, data)
         if of_first_order(step):
             return Advance(y)
-        there = denoised(terms, step.there, step.end, y)
+        later = denoised(terms, there, step.end, y)
         change = quotient(step.end.a * step.decay - step.of_data, step.decay)
-        return Advance(plus(plus(y, change, there), -change, data))
+        return Advance(plus(plus(y, change, later), -change, data))
 
 
 class PredictorCorrector(ExponentialStepper):
@@ -115,14 +122,14 @@ class PredictorCorrector(ExponentialStepper):
     stages = 2
 
     def step(self, terms: Terms, times: Sequence[Any], x: Tensor, first: Any = None, error: bool = False) -> Advance:
-        step = leap_at(terms, times, x)
+        step, here, there = leap_at(terms, times, x)
         assert terms.H is not None
-        data = denoised(terms, step.here, step.start, x)
-        y = fresh(terms, step, mixed(step.of_x, x, (step.of_data, data)))
+        data = denoised(terms, here, step.start, x)
+        y = held(terms, step, x, data)
         z = terms.H * (math.sqrt(12) / root(terms.h))
         a, s = step.end
-        there = denoised(terms, step.there, step.end, y)
-        noise = mixed(quotient(1.0, s), y, (-quotient(a, s), there))
+        later = denoised(terms, there, step.end, y)
+        noise = mixed(quotient(1.0, s), y, (-quotient(a, s), later))
         w = (norms(z) / norms(noise) * like(2 * TARGET_SNR * step.start.a / a, x)).clamp(max=math.sqrt(2))
         return Advance(plus(y, s, w * torch.addcmul(z, w, noise, value=-0.5)))
 

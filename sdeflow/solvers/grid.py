@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from sdeflow.errors import ArgumentError
 __all__ = ["Grid", "fixed_grid", "save_times"]
 
 MOST_STEPS = 1e8  # the nodes are kept: 0.8 GB
+KEPT = 4096  # steps at most of a grid that is kept for the next solve
 ROUNDING = 1e-9  # of a step: how far a save time may be from a node and still be that node
 
 
@@ -42,6 +44,18 @@ class Grid:
     @property
     def steps(self) -> int:
         return len(self.nodes) - 1
+
+    @cached_property
+    def times(self) -> list[float]:
+        """The nodes as numbers."""
+        numbers: list[float] = self.nodes.tolist()
+        return numbers
+
+    @cached_property
+    def widths(self) -> list[float]:
+        """The length of each step."""
+        numbers: list[float] = np.diff(self.nodes).tolist()
+        return numbers
 
     def at(self, times: Sequence[float]) -> tuple[int, ...]:
         """The nodes next to some times."""
@@ -133,6 +147,9 @@ def _split(times: Sequence[float], dt: float, rounding: float) -> Grid:
     return Grid(np.concatenate(nodes), tuple(indices), False)
 
 
+_kept = lru_cache(maxsize=16)(_split)  # the grid of the last solve is most often that of the next
+
+
 def _given(times: Sequence[float], steps: Any, rounding: float) -> Grid:
     """An explicit grid, with the save times among its nodes."""
     try:
@@ -177,7 +194,8 @@ def fixed_grid(
         dt = (times[-1] - times[0]) / int(steps)
     else:
         dt = _positive("dt", dt)
-    grid = _split(sorted({*times, *breakpoints}), dt, rounding)
+    kept = _split if times[-1] - times[0] > KEPT * dt else _kept  # long grids are not held in memory
+    grid = kept(tuple(sorted({*times, *breakpoints})), dt, rounding)
     return grid.only(times) if breakpoints else grid
 
 

@@ -30,11 +30,12 @@ class Increments:
         path: The path.
         nodes: The grid, one node more than there are steps.
         levy: Whether H is wanted.
+        equal: Whether the steps are equal by construction.
     """
 
-    def __init__(self, path: Driver, nodes: Sequence[float], levy: bool) -> None:
+    def __init__(self, path: Driver, nodes: Sequence[float], levy: bool, equal: bool = False) -> None:
         self.path, self.nodes, self.levy = path, nodes, levy
-        self.own = is_own_grid(path, nodes)
+        self.own = is_own_grid(path, nodes, equal)
         self.ahead = max(1, min(AHEAD, VALUES // max(1, prod(path.shape)))) if self.own else 1
         self._first, self._count = 0, 0  # the steps that are ready
         self._drawn: Drawn = (torch.empty(0, device="cpu"), None)
@@ -81,8 +82,10 @@ class Increments:
         return torch.stack(W), torch.stack(H)
 
 
-def is_own_grid(path: Driver, nodes: Sequence[float]) -> bool:
+def is_own_grid(path: Driver, nodes: Sequence[float], equal: bool = False) -> bool:
     """Whether the steps of a grid are the path's own cells, which are its fastest answers."""
     if path.cells != len(nodes) - 1:
         return False
+    if equal and path.equal_cells and (path.t0, path.t1) == (nodes[0], nodes[-1]):
+        return True  # as many equal parts of the same whole
     return bool(np.abs(path.edges() - nodes).max() <= 1e-12 * (nodes[-1] - nodes[0]))

@@ -4,39 +4,43 @@ A step from t to n that holds x̂₁ is :math:`x_n = p\,x + q\,\hat x_1 + r\,z` 
 
 .. math:: p = \frac{s_n}{s_t}e^{-K}, \qquad q = a_n - p\,a_t, \qquad r = s_n\sqrt{1 - e^{-2K}} .
 
-Schedules are functions of time, so the numbers of a whole grid cost hardly more operations than those of one step, and one
-transfer from the device brings them all: a planned step has numbers where one that is made by itself has tensors of float64.
-Steps are made by themselves where a derivative goes through the schedule, in a compiled graph, and where the diffusion is a
-user's function, which is asked for when its step is there.
+Schedules are functions of time, so the numbers of a whole grid cost hardly more operations than those of one step: a planned
+step has numbers where one that is made by itself has tensors of float64. If the schedule is a function of a few numbers, these
+are kept for the next solve on its grid. Steps are made by themselves where a derivative goes through the schedule, in a
+compiled graph, and where the diffusion is a user's function, which is asked for when its step is there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from sdeflow.processes.boundary import numbers
 from sdeflow.processes.derived import DerivedSDE
 from sdeflow.processes.diffusions import ScheduledDiffusion
 from sdeflow.processes.flipped import FlippedSDE
 from sdeflow.processes.process import Process
+from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.sde import SDE
 from sdeflow.processes.together import At, fields_at
-from sdeflow.solvers.terms import Terms
+from sdeflow.solvers.terms import Terms, root
+from sdeflow.types import Times
 
 __all__ = [
     "Leap",
     "Level",
     "Number",
-    "between",
-    "columns",
+    "Planned",
+    "alone",
     "denoised",
-    "each_of",
+    "held",
     "known_noise",
     "known_share",
     "leap",
@@ -46,9 +50,9 @@ __all__ = [
     "mixed",
     "noise_share",
     "of_first_order",
+    "planned",
     "plus",
     "quotient",
-    "rows",
 ]
 
 Number = float | Tensor
@@ -73,8 +77,6 @@ class Leap(NamedTuple):
         of_x: p.
         of_data: q = a_n (1 − e^{−(h+K)}), which is also what x_n takes of a change of x̂₁.
         of_noise: r; None for the flow.
-        here: The denoiser at its beginning, a function of x.
-        there: The denoiser at its end; None where it is planned for a method of one stage.
     """
 
     start: Level
@@ -84,6 +86,18 @@ class Leap(NamedTuple):
     of_x: Number
     of_data: Number
     of_noise: Number | None
+
+
+class Planned(NamedTuple):
+    """A step and the model on its way.
+
+    Attributes:
+        leap: Its numbers.
+        here: The denoiser at its beginning, a function of x.
+        there: The denoiser at its end; None where it is planned for a method of one stage.
+    """
+
+    leap: Leap
     here: At
     there: At | None
 
@@ -91,34 +105,34 @@ class Leap(NamedTuple):
 # --- the numbers of a step, or of many ---------------------------------------------------------------------------------
 
 
-def between(process: Process, t: Tensor, n: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
-    """(a, s) at t, (a, s) at n, and h."""
-    schedule = process.schedule
-    assert schedule is not None  # the registry says that it is needed
-    both = torch.stack((t, n)).to(torch.float64)
-    (a, a_n), (s, s_n), (log_snr, log_snr_n) = (_all(v, both).unbind() for v in schedule.levels(both))
-    return (a, s), (a_n, s_n), (log_snr_n - log_snr) / 2
+def holding(module: Any, a: Any, s: Any, a_n: Any, s_n: Any, h: Any, share: Any = None) -> tuple[Any, Any, Any, Any]:
+    """h + K, p, q and r with a share of the schedule's own noise, K = share · |h|; r is None without any, for the flow.
 
-
-def _all(v: Tensor, like: Tensor) -> Tensor:
-    """One for each time, where a schedule has one for all."""
-    return v if v.shape == like.shape else v.expand(like.shape)
-
-
-def leap(process: Process, t: Tensor, n: Tensor, share: Number | None = None) -> Leap:
-    """The step from t to n with a share of the schedule's own noise, K = share · |h|; without any it is that of the flow."""
-    (a, s), (a_n, s_n), h = between(process, t, n)
-    # Nothing divides by 0: what is not taken would still be in the gradient.
+    Of tensors by ``torch``, or of the numbers of many steps by ``numpy``.
+    """
     noisy, decay, of_noise = s > 0, h, None
-    kept = s_n / torch.where(noisy, s, 1.0)
+    # Nothing divides by 0: what is not taken would still be in the gradient.
+    kept = s_n / module.where(noisy, s, 1.0)
     if share is not None:
-        # A share of 0 is none, of an infinite h too.
-        K = torch.where(share > 0, h.abs() * share, 0.0) if isinstance(share, Tensor) else h.abs() * share
-        kept, of_noise = kept * (-K).exp(), s_n * (-torch.expm1(-2 * K)).sqrt()
-        decay = torch.where(h.isfinite(), h + K, h)
-    p = torch.where(noisy, kept, 0.0)
-    here, there = partial(process.denoiser, t), partial(process.denoiser, n)
-    return Leap(Level(a, s), Level(a_n, s_n), h, decay, p, a_n - p * a, of_noise, here, there)
+        K = module.where(share > 0, abs(h) * share, 0.0)  # a share of 0 is none, of an infinite h too
+        kept, of_noise = kept * module.exp(-K), s_n * module.sqrt(-module.expm1(-2 * K))
+        decay = module.where(module.isfinite(h), h + K, h)
+    p = module.where(noisy, kept, 0.0)
+    return decay, p, a_n - p * a, of_noise
+
+
+def leap(schedule: Schedule, t: Tensor, n: Tensor, share: Tensor | None = None) -> Leap:
+    """The step from t to n."""
+    (a, a_n), (s, s_n), (log_snr, log_snr_n) = _levels(schedule, t, n)
+    h = (log_snr_n - log_snr) / 2
+    return Leap(Level(a, s), Level(a_n, s_n), h, *holding(torch, a, s, a_n, s_n, h, share))
+
+
+def _levels(schedule: Schedule, t: Tensor, n: Tensor) -> Tensor:
+    """a, s and the log-SNR, each at t and at n, float64."""
+    both = torch.stack((t, n)).to(torch.float64)
+    # Where a schedule has one number for all times, each gets it.
+    return torch.stack([v if v.shape == both.shape else v.expand_as(both) for v in schedule.levels(both)])
 
 
 def noise_share(process: Process, t: Tensor, noise: Tensor) -> Tensor:
@@ -129,112 +143,156 @@ def noise_share(process: Process, t: Tensor, noise: Tensor) -> Tensor:
     return torch.where(squared > 0, squared / g2, 0.0)
 
 
-def known_share(process: Process, t: Tensor) -> Number | None:
-    """The share of the schedule's noise at many times; None where only the diffusion can say, when its step is there."""
-    if _origin(process, t)[1] is ScheduledDiffusion:
+def known_share(process: Process, t: Times, device: torch.device) -> float | Sequence[float] | None:
+    """The share of the schedule's noise at many times, one or one for each.
+
+    None where only the diffusion can say, when its step is there, or where a derivative goes through it.
+    """
+    if _origin(process)[1] is ScheduledDiffusion:
         return 1.0  # a reversal has the noise of its diffusion, which is that of the schedule
-    noise = known_noise(process, t)
-    return None if noise is None else noise_share(process, t, noise)
+    times = torch.tensor(t, device=device)
+    noise = known_noise(process, times)
+    return None if noise is None else numbers(noise_share(process, times, noise))
 
 
 def known_noise(process: Process, t: Tensor) -> Tensor | None:
-    """The diffusion at many times, where it is the library's own: a function of time alone; else None."""
-    source, maker, t = _origin(process, t)
+    """The diffusion at many times, float64, where it is the library's own: a function of time alone; else None."""
+    source, maker, flips = _origin(process)
     if not (isinstance(source, SDE) and source.additive and issubclass(maker, SDE) and maker.precise_time):
         return None
-    column = t.to(torch.float64).reshape(-1, 1)
+    for flipped in flips:
+        t = flipped.reflect(t)
+    column = t.reshape(-1, 1)
     return source.diffusion(column, column).expand_as(column).reshape(t.shape)
 
 
-def _origin(process: Process, t: Tensor) -> tuple[Process, type, Tensor]:
-    """The process whose diffusion this one has, the class that defines it, and times on its clock."""
+def _origin(process: Process) -> tuple[Process, type, Sequence[FlippedSDE]]:
+    """The process whose diffusion this one has, the class that defines it, and the flips on the way to its clock."""
+    flips = []
     while isinstance(process, (DerivedSDE, FlippedSDE)):
-        t = process.reflect(t) if isinstance(process, FlippedSDE) else t
+        if isinstance(process, FlippedSDE):
+            flips.append(process)
         process = process.original
-    return process, next(kind for kind in type(process).__mro__ if "diffusion" in kind.__dict__), t
+    return process, next(kind for kind in type(process).__mro__ if "diffusion" in kind.__dict__), flips
 
 
 # --- many steps at once ------------------------------------------------------------------------------------------------
 
 
-def leaps(process: Process, times: Sequence[Tensor], dtype: torch.dtype, stages: int) -> list[Leap] | None:
+def leaps(process: Process, times: Sequence[Times], x: Tensor, stages: int) -> Sequence[Planned] | None:
     """The steps of vectors of (beginning, middle, end), one by one; None where each has to be made by itself.
 
     A method of two stages asks for the denoiser at the end of a step as well.
     """
     t, middle, n = times
-    share = None if process.noise == "none" else known_share(process, middle)
-    if share is None and process.noise != "none":
+    if process.noise == "none":
+        return planned(process, t, n, x, stages)
+    share = known_share(process, middle, x.device)
+    return None if share is None else planned(process, t, n, x, stages, share)
+
+
+def planned(
+    process: Process, t: Times, n: Times, x: Tensor, stages: int, share: float | Sequence[float] | None = None
+) -> Sequence[Planned] | None:
+    """The steps from t to n of a process with a share of its schedule's noise, or None."""
+    schedule = process.schedule
+    assert schedule is not None  # the registry says that it is needed
+    key = _OfValue(schedule)
+    one = share is None or isinstance(share, float)
+    keep = one and key.value is not None
+    steps = _kept(key, t.tobytes(), n.tobytes(), share) if keep else _made(schedule, t, n, share, x.device)
+    if steps is None:
         return None
-    table = rows(*columns(leap(process, t, n, share)))
-    return None if table is None else each_of(process, (t, n)[:stages], dtype, table)
+    ends = t if stages == 1 else np.concatenate((t, n))
+    fields = fields_at(process.denoiser, ends, x)
+    return list(map(Planned, steps, fields, fields[len(t) :] or repeat(None)))
 
 
-def columns(many: Leap) -> list[Tensor]:
-    """The vectors of many steps."""
-    numbers: list[Any] = [*many.start, *many.end, *many[2:7]]
-    return [v for v in numbers if v is not None]
+class _OfValue:
+    """A schedule as a key: equal to another one of the same value, which it had when it became one."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.value = schedule, schedule.value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _OfValue) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
-def rows(*vectors: Tensor) -> list[list[float]] | None:
-    """The numbers of each step, from one transfer from the device; None where a derivative goes through them.
+@lru_cache(maxsize=64)
+def _kept(key: _OfValue, t: bytes, n: bytes, share: float | None) -> Sequence[Leap]:
+    """What one solve has worked out for the next on its grid."""
+    steps = _made(key.schedule, np.frombuffer(t), np.frombuffer(n), share, torch.device("cpu"))
+    assert steps is not None  # a function of numbers has no derivatives
+    return steps
+
+
+def _made(
+    schedule: Schedule, t: Times, n: Times, share: float | Sequence[float] | None, device: torch.device
+) -> Sequence[Leap] | None:
+    """The numbers of each step; None where a derivative goes through them.
 
     A derivative wants each made in its own step: what is taken again in the backward pass has to be made again there.
     """
-    table = torch.stack(vectors, 1)
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(table)
-    if table.requires_grad or wrapped or forward_ad.unpack_dual(table).tangent is not None:
+    levels = numbers(_levels(schedule, *(torch.tensor(v, device=device) for v in (t, n))))
+    if levels is None:
         return None
-    numbers: list[list[float]] = table.tolist()
-    return numbers
-
-
-def each_of(
-    process: Process, ends: Sequence[Tensor], dtype: torch.dtype, table: Sequence[Sequence[float]]
-) -> list[Leap]:
-    """Steps from their numbers, with the denoiser at their beginnings, and at their ends where those are given."""
-    times = ends[0] if len(ends) == 1 else torch.cat(tuple(ends))
-    fields = fields_at(process.denoiser, times.to(torch.float64), dtype)
-    here: Sequence[At] = fields[: len(table)]
-    there: Sequence[At | None] = fields[len(table) :] or [None] * len(table)
-    return [
-        Leap(Level(a, s), Level(a_n, s_n), h, decay, p, q, r[0] if r else None, start, end)
-        for (a, s, a_n, s_n, h, decay, p, q, *r), start, end in zip(table, here, there, strict=True)
-    ]
+    (a, a_n), (s, s_n), (log_snr, log_snr_n) = np.asarray(levels)
+    with np.errstate(all="ignore"):  # where λ is infinite, as torch does
+        h = (log_snr_n - log_snr) / 2
+        decay, p, q, r = holding(np, a, s, a_n, s_n, h, None if share is None else np.asarray(share))
+    start, end = (map(Level, u.tolist(), v.tolist()) for u, v in ((a, s), (a_n, s_n)))
+    columns = (h.tolist(), decay.tolist(), p.tolist(), q.tolist())
+    return tuple(map(Leap, start, end, *columns, repeat(None) if r is None else r.tolist()))
 
 
 # --- taking one --------------------------------------------------------------------------------------------------------
 
 
-def leap_at(terms: Terms, times: Leap | Sequence[Tensor], x: Tensor) -> Leap:
+def leap_at(terms: Terms, times: Planned | Sequence[Tensor], x: Tensor) -> Planned:
     """A step: as it was planned, or made here from (its beginning, its middle, its end)."""
-    if isinstance(times, Leap):
-        if times.of_noise is not None:
+    if isinstance(times, Planned):
+        if times.leap.of_noise is not None:
             terms.counter.diffusion += 1  # the process was asked for it, with the other steps
         return times
     t, middle, n = times
     share = None if terms.W is None else noise_share(terms.process, middle, terms.diffusion(middle, x))
-    return leap(terms.process, t, n, share)
+    return alone(terms.process, t, n, share)
+
+
+def alone(process: Process, t: Tensor, n: Tensor, share: Tensor | None = None) -> Planned:
+    """A step made by itself."""
+    assert process.schedule is not None
+    step = leap(process.schedule, t, n, share)
+    return Planned(step, partial(process.denoiser, t), partial(process.denoiser, n))
 
 
 def denoised(terms: Terms, field: At | None, level: Level, x: Tensor) -> Tensor:
     """x̂₁ from one evaluation of the denoiser, and x/a where there is no noise."""
     a, s = level
-    if not isinstance(s, Tensor) and s == 0:
-        return x / a
-    assert field is not None
-    data = terms.denoised(field, x)
-    if not isinstance(s, Tensor):
-        return data
-    # No branch divides by 0: what is not taken would still be in the gradient.
-    return torch.where(s > 0, data, x / like(torch.where(s > 0, 1.0, a), x))
+    if isinstance(s, Tensor):
+        assert field is not None
+        # No branch divides by 0: what is not taken would still be in the gradient.
+        return torch.where(s > 0, terms.denoised(field, x), x / like(torch.where(s > 0, 1.0, a), x))
+    return terms.denoised(field, x) if s else x / a  # type: ignore[arg-type]
+
+
+def held(terms: Terms, step: Leap, x: Tensor, data: Tensor) -> Tensor:
+    """p x + q x̂₁ + r z."""
+    y = plus(x * like(step.of_x, x), step.of_data, data)
+    if step.of_noise is None:
+        return y
+    assert terms.W is not None
+    return plus(y, step.of_noise / root(terms.h), terms.W)
 
 
 def mixed(weight: Number, x: Tensor, *others: tuple[Number, Tensor]) -> Tensor:
     """w x + Σ w_i v_i."""
     total = x * like(weight, x)
     for w, v in others:
-        total = total + like(w, x) * v if isinstance(w, Tensor) else torch.add(total, v, alpha=w)
+        total = plus(total, w, v)
     return total
 
 

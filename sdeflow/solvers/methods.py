@@ -101,7 +101,7 @@ class Method:
                 return limit.reason
         if misfit := self._misfit_noise(process):
             return misfit
-        if "schedule" in self.needs and (process.schedule is None or process.score is None):
+        if "schedule" in self.needs and not process.semi_linear:
             return "it needs a process with a schedule and a score"
         if adaptive is not None and not (self.adaptive if adaptive else self.fixed):
             return "it takes steps of fixed size (dt= or steps=)" if adaptive else "it chooses its steps (rtol=, atol=)"

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sdeflow.processes.boundary import rounding_unit, state_time
+from sdeflow.processes.boundary import rounding_unit, state_times
 from sdeflow.solvers.fused import fused
 from sdeflow.solvers.increments import Increments
 from sdeflow.solvers.job import Counter, Job, Outcome
 from sdeflow.solvers.native_methods import STEPPERS
 from sdeflow.solvers.status import Status
 from sdeflow.solvers.terms import Terms
+from sdeflow.types import Times
 
 __all__ = ["run"]
 
@@ -28,7 +29,6 @@ TOGETHER = 64  # steps at most between two moves of the progress bar
 NOTHING = (None, None)  # the noise of a process that has none
 
 Saved = list[Tensor]
-Nodes = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def run(job: Job) -> Outcome:
@@ -69,8 +69,7 @@ class FixedSteps:
         # What a method works out for all steps at once comes to it in place of its times; a graph works it out itself.
         self.plan = None if job.compile else getattr(self.stepper, "plan", None)
         self.edges = job.grid.nodes
-        self.nodes = self.edges.tolist()
-        self.widths = np.diff(self.edges).tolist()
+        self.nodes, self.widths = job.grid.times, job.grid.widths
         self.count = job.grid.steps
         self.saves = set(job.grid.saves)
         self.jumps = set(job.grid.at(job.breakpoints))
@@ -78,7 +77,7 @@ class FixedSteps:
         self.counter = Counter()
         self.failures = Failures()
         levy = "H" in job.method.needs
-        self.noise = None if job.brownian is None else Increments(job.brownian, self.nodes, levy)
+        self.noise = None if job.brownian is None else Increments(job.brownian, self.nodes, levy, job.grid.uniform)
         self._chunk = -1
         self._times: list[Tensor] = []
         self._ready: Sequence[Any] = []
@@ -116,7 +115,9 @@ class FixedSteps:
         """The same of some consecutive steps, ``(count,)`` for each place."""
         chunk, start = divmod(first, CHUNK)
         if start + count > CHUNK:
-            return _stage_times(self.job, self.edges[first : first + count + 1], self.stepper.places)
+            return _as_asked(
+                self.job, _stage_times(self.job, self.edges[first : first + count + 1], self.stepper.places)
+            )
         if chunk != self._chunk:
             self._prepare(first)
         return [t[start : start + count] for t in self._times]
@@ -124,12 +125,13 @@ class FixedSteps:
     def _prepare(self, k: int) -> None:
         self._chunk = k // CHUNK
         first = self._chunk * CHUNK
-        self._times = _stage_times(self.job, self.edges[first : first + CHUNK + 1], self.stepper.places)
-        planned = self.plan and self.plan(self.job.process, self._times, self.job.x0.dtype)
-        if planned is None:
-            self.plan = None
-            planned = list(zip(*(t.unbind() for t in self._times), strict=True))
-        self._ready = planned
+        times = _stage_times(self.job, self.edges[first : first + CHUNK + 1], self.stepper.places)
+        if self.plan and (planned := self.plan(self.job.process, times, self.job.x0)) is not None:
+            self._ready = planned
+            return
+        self.plan = None
+        self._times = _as_asked(self.job, times)
+        self._ready = list(zip(*(t.unbind() for t in self._times), strict=True))
 
 
 def _checkpointed(steps: FixedSteps) -> Saved:
@@ -207,26 +209,30 @@ class Failures:
         )
 
 
-def _stage_times(job: Job, nodes: Nodes, places: Sequence[float]) -> list[Tensor]:
-    """The times of each place in all of some steps, as the process wants them, so that none is converted in the loop.
+def _stage_times(job: Job, nodes: Times, places: Sequence[float]) -> list[Times]:
+    """The times of each place in all of some steps.
 
     No stage looks beyond the process's interval or a time of a jump, even where a method has places outside its step (that
     costs a few steps some of their order, and the solve none). At a jump they stay a rounding unit away from it: the stage
     at the end of a step would otherwise see the coefficient after the jump, which costs every order but one.
     """
-    x, process = job.x0, job.process
-    edges = torch.from_numpy(nodes).to(x.device)
-    left, width = edges[:-1], edges.diff()
+    left, right = nodes[:-1], nodes[1:]
+    width = right - left
     # A place at 1 is the next node itself, so that no time is rounded past the end.
-    times = [edges[1:] if c == 1 else left + c * width if c else left for c in places]
-    if job.breakpoints or min(places) < 0 or max(places) > 1:
-        unit = rounding_unit(x, *process.interval, *job.times)
-        first, last = min(process.interval[0], job.times[0]), max(process.interval[1], job.times[-1])
-        low = edges.new_tensor([first, *(t + unit for t in job.breakpoints)])
-        high = edges.new_tensor([*(t - unit for t in job.breakpoints), last])
-        segment = torch.bucketize(left + 0.5 * width, low) - 1
-        times = [torch.minimum(torch.maximum(t, low[segment]), high[segment]) for t in times]
-    if process.precise_time:
+    times = [right if c == 1 else left + c * width if c else left for c in places]
+    if not job.breakpoints and min(places) >= 0 and max(places) <= 1:
         return times
-    like = x.new_empty(len(left), 1)
-    return [state_time(t, like, process.interval).reshape(-1) for t in times]
+    interval = job.process.interval
+    unit = rounding_unit(job.x0, *interval, *job.times)
+    first, last = min(interval[0], job.times[0]), max(interval[1], job.times[-1])
+    low = np.asarray([first, *(t + unit for t in job.breakpoints)])
+    high = np.asarray([*(t - unit for t in job.breakpoints), last])
+    segment = np.searchsorted(low, left + 0.5 * width) - 1
+    return [np.minimum(np.maximum(t, low[segment]), high[segment]) for t in times]
+
+
+def _as_asked(job: Job, times: Sequence[Times]) -> list[Tensor]:
+    """Times as the process wants them, so that none is converted in the loop."""
+    process, device, dtype = job.process, job.x0.device, job.x0.dtype
+    precise = [torch.tensor(t, device=device) for t in times]
+    return precise if process.precise_time else [state_times(t, dtype, process.interval) for t in precise]

@@ -92,5 +92,5 @@ def _root(process: Process) -> Process:
 
 
 def _made_from(process: Process) -> Process | None:
-    parents = (getattr(process, name, None) for name in ("original", "sde", "flow"))
+    parents = map(process._modules.get, ("original", "sde", "flow"))
     return next((parent for parent in parents if isinstance(parent, Process)), None)

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.process import Process
-from sdeflow.processes.schedules import Schedule
+from sdeflow.processes.schedule import Schedule
 from sdeflow.solvers.grid import save_times
 
 __all__ = ["cosine", "karras", "log_snr", "uniform"]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import sdeflow as sf
 from sdeflow.errors import ArgumentError
+from sdeflow.processes.together import fields_at
 
 properties = settings(derandomize=True, deadline=None, max_examples=25)
 LAW = sf.laws.GaussianMixture([0.3, 0.7], [[-1.0, 0.5], [1.0, 0.0]], [0.2, 0.4])
@@ -55,6 +56,44 @@ def test_a_noising_clock_runs_to_its_data():
     assert flow.direction == -1 and flow.interval == (0.001, 1.0)
     x = torch.zeros(1, 2, dtype=torch.float64)
     torch.testing.assert_close(flow.velocity(0.4, x), LAW.along(noising).velocity(0.4, x), rtol=1e-5, atol=1e-5)
+
+
+@settings(properties, max_examples=100)
+@given(
+    pair=st.sampled_from(PAIRS),
+    places=st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 2**31),
+)
+def test_the_denoiser_at_the_times_of_a_grid_is_that_at_each(pair, places, dtype, seed):
+    """Ends included, on either clock. What differs is the rounding of functions of a vector and of a number."""
+    flow = flow_on(*pair)
+    x = torch.randn(4, 2, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    exact = {"rtol": 1e-5, "atol": 1e-5} if dtype is torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
+    for process in (flow, flow.flip()):
+        start, end = process.interval
+        times = torch.tensor([start, end, *(start + (end - start) * p for p in places)], dtype=torch.float64)
+        for t, planned in zip(times, fields_at(process.denoiser, times.numpy(), x), strict=True):
+            torch.testing.assert_close(planned(x), process.denoiser(t, x), **exact)
+
+
+@pytest.mark.parametrize("method", ["ddim", "dpmpp-2m", "exponential-heun", "ancestral"])
+def test_a_solve_inverts_the_log_snr_once(method):
+    """For all its steps together, whatever their number, with noise too."""
+    flow, calls = flow_on("ve", "linear"), []
+    inverse = flow.trained.time_of_log_snr
+    flow.trained.time_of_log_snr = lambda value: (calls.append(value.numel()), inverse(value))[1]
+    process = flow if method != "ancestral" else flow.marginal_preserving(flow.score, 0.1)
+    for steps in (4, 32):
+        sf.solve(process, torch.zeros(3, 2), steps=steps, method=method, seed=0)
+        assert len(calls) == 1 and calls.pop() >= steps
+
+
+def test_a_score_brings_its_denoiser_along():
+    """Not by way of the score, which is divided by s and multiplied again, at a time that is rounded: bit by bit the same."""
+    flow = flow_on("vp", "linear")
+    t, x = torch.tensor(0.998999, dtype=torch.float64), torch.ones(3, 2)
+    assert torch.equal(flow.marginal_preserving(flow.score, 0.1).denoiser(t, x), flow.denoiser(t, x))
 
 
 def test_refusals():

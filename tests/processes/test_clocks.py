@@ -147,3 +147,13 @@ def test_the_trajectory_is_the_one_stepped_backward_by_hand(noise, calculus, see
             brownian=path,
         )
         close(solution.x, expected, 1e-6)
+
+
+def test_a_flipped_process_is_a_view_of_its_original():
+    """What is set later is seen, and its parameters are counted once."""
+    ode = sf.processes.VariancePreserving().probability_flow(torch.nn.Linear(2, 2))
+    flipped = ode.flip()
+    assert len(list(flipped.parameters())) == len(list(ode.parameters())) == 2
+    assert flipped.semi_linear and flipped.direction == -ode.direction and flipped.flip() is ode
+    ode.schedule, ode.confined = None, False
+    assert flipped.schedule is None and not flipped.semi_linear and not flipped.confined

@@ -68,3 +68,9 @@ def test_a_grid_that_is_not_the_cells_is_told_apart():
     assert is_own_grid(path(10), [k / 10 for k in range(11)])
     assert not is_own_grid(path(10), [k / 11 for k in range(12)])
     assert not is_own_grid(path(10), [*[k / 10 for k in range(9)], 0.91, 1.0])
+
+
+def test_equal_parts_of_another_whole_are_other_cells():
+    nodes = [k / 20 for k in range(11)]
+    assert not is_own_grid(path(10), nodes, equal=True)
+    assert is_own_grid(path(10), [k / 10 for k in range(11)], equal=True)

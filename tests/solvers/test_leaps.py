@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import sdeflow as sf
+from sdeflow.processes.schedules import VPSchedule
 from sdeflow.solvers.leaps import known_share, leap, leaps
 
 D = torch.float64
@@ -51,12 +52,12 @@ def test_a_reversal_replaces_as_much_noise_as_its_diffusion_adds(clock):
     reversal = sde.reverse(lambda t, x: -x, clock=clock)
     forward = reversal if clock == "flipped" else reversal.flip()
     t, n = 1 - TIMES[:-1], 1 - TIMES[1:]
-    steps = leaps(forward, (t, (t + n) / 2, n), D, 1)
+    steps = leaps(forward, [v.numpy() for v in (t, (t + n) / 2, n)], t, 1)
     for step, whole in zip(steps, leap_rows(forward, t, n), strict=True):
-        assert step.of_x == pytest.approx(whole)
-    assert known_share(forward, t) == 1.0
+        assert step.leap.of_x == pytest.approx(whole)
+    assert known_share(forward, t.numpy(), t.device) == 1.0
     part = sde.marginal_preserving(lambda t, x: -x, lambda t: 0.25 * sde.schedule.squared_diffusion(t.double()))
-    torch.testing.assert_close(known_share(part, t), torch.full_like(t, 0.5), rtol=1e-5, atol=0)
+    assert known_share(part, t.numpy(), t.device) == pytest.approx([0.5] * len(t), rel=1e-5)
 
 
 def leap_rows(process, t, n):
@@ -68,6 +69,60 @@ def leap_rows(process, t, n):
 def test_what_a_step_takes_of_the_data_is_what_it_takes_of_its_change():
     """q = a_n − p a_t = a_n (1 − e^{−(h+K)}), which saves a number a step."""
     for share in (None, 0.3, 1.0):
-        flow = sf.processes.VariancePreserving().probability_flow(lambda t, x: -x)
-        step = leap(flow, TIMES[:-1], TIMES[1:], share)
+        schedule = sf.processes.VariancePreserving().schedule
+        step = leap(schedule, TIMES[:-1], TIMES[1:], share and torch.full_like(TIMES[1:], share))
         torch.testing.assert_close(step.of_data, -step.end.a * torch.expm1(-step.decay), rtol=1e-9, atol=0)
+
+
+def last_of_vp(schedule, x=None):
+    """Where a solve of five DDIM steps ends."""
+    flow = sf.processes.ScheduledDiffusion(schedule).probability_flow(lambda t, x: -x / 2)
+    x = torch.ones(2, 3, dtype=D) if x is None else x
+    return sf.solve(flow, x, (1.0, 0.1), steps=5, method="ddim").final
+
+
+def test_what_is_kept_for_the_next_solve_is_of_the_schedule_as_it_is():
+    """One that was changed, one of equal numbers, and a subclass of its own."""
+    first, alike, other = (VPSchedule(0.1, beta) for beta in (20.0, 20.0, 5.0))
+    before = last_of_vp(first)
+    assert torch.equal(last_of_vp(first), before) and torch.equal(last_of_vp(alike), before)
+    assert not torch.allclose(last_of_vp(other), before)
+    first.beta_max = 5.0
+    assert torch.equal(last_of_vp(first), last_of_vp(other))
+    first.beta_max = 20.0
+    assert torch.equal(last_of_vp(first), before)
+
+    rate = 1.0
+
+    class Own(VPSchedule):
+        def log_a(self, t):
+            return rate * super().log_a(t)
+
+    own = Own(0.1, 20.0)
+    assert own.value is None and torch.equal(last_of_vp(own), before)
+    rate = 0.5
+    assert not torch.allclose(last_of_vp(own), before)
+
+
+def test_what_is_kept_has_no_derivative():
+    """A number that was made a tensor is none any more."""
+    schedule = VPSchedule(0.1, 20.0)
+    last_of_vp(schedule)
+    schedule.beta_max = torch.tensor(20.0, dtype=D, requires_grad=True)
+    (slope,) = torch.autograd.grad(last_of_vp(schedule).sum(), schedule.beta_max)
+    differences = [last_of_vp(VPSchedule(0.1, 20.0 + e)).sum().item() for e in (1e-4, -1e-4)]
+    assert slope.item() == pytest.approx((differences[0] - differences[1]) / 2e-4, rel=1e-5)
+
+
+def test_a_grid_that_is_kept_is_not_written_to():
+    """Not even by a schedule that writes to the times it is given."""
+    before = last_of_vp(VPSchedule(0.1, 20.0))
+
+    class Writes(VPSchedule):
+        def log_a(self, t):
+            value = super().log_a(t)
+            t.zero_()
+            return value
+
+    last_of_vp(Writes(0.1, 20.0))
+    assert torch.equal(last_of_vp(VPSchedule(0.1, 20.0)), before)
