@@ -22,7 +22,15 @@ STEPS, BOUND = 20, 1.1
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  # the network, an event, rows of a batch
     "unet": (lambda: sf.networks.UNet((8, 8), width=16), (8, 8), 64),
     "mlp": (lambda: sf.networks.MLP(2, width=128), (2,), 256),
+    # Of another library's form, which is asked time by time: what ours save is not in this one.
+    "foreign-mlp": (lambda: sf.adapt(perceptron(2, 128), order="x|t"), (2,), 256),
 }
+
+
+def perceptron(dims: int, width: int) -> nn.Module:
+    """Four layers on the state and the time, as one would write them."""
+    hidden = [part for _ in range(2) for part in (nn.SiLU(), nn.Linear(width, width))]
+    return nn.Sequential(nn.Linear(dims + 1, width), *hidden, nn.SiLU(), nn.Linear(width, dims))
 
 
 def costs(network: str, repeats: int) -> list[dict[str, Any]]:

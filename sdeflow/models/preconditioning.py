@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.parameters import finite_number
 from sdeflow.processes.schedule import Schedule
+from sdeflow.processes.together import At, combined, fields_at, together
 from sdeflow.types import Time
 
 __all__ = ["Preconditioned"]
@@ -57,12 +61,25 @@ class Preconditioned(nn.Module):
         ratio = self.schedule.s(t) / self.schedule.a(t) / self.data_deviation
         return self.schedule.variance(t) * (1 + ratio.square())
 
-    def forward(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
-        time = as_time(t, x)
-        a, s, deviation = self.schedule.a(time), self.schedule.s(time), self.data_deviation
-        sigma = s / a
+    def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in and c_noise at float64 times."""
+        a, deviation = self.schedule.a(t), self.data_deviation
+        sigma = self.schedule.s(t) / a
         total = sigma.square() + deviation**2
-        c_skip, c_out, c_in = deviation**2 / total / a, sigma * deviation / total.sqrt(), 1 / total.sqrt() / a
-        raw = self.net((0.25 * sigma.log()).to(x.dtype), c_in.to(x.dtype) * x, **condition)
-        denoised: Tensor = c_skip.to(x.dtype) * x + c_out.to(x.dtype) * raw
+        return deviation**2 / total / a, sigma * deviation / total.sqrt(), 1 / total.sqrt() / a, 0.25 * sigma.log()
+
+    def _at_times(self, times: Tensor, like: Tensor, **condition: Any) -> Sequence[At]:
+        c_skip, c_out, c_in, c_noise = (c.to(like.dtype) for c in self._coefficients(times.to(torch.float64)))
+        raw = fields_at(self.net, c_noise, like, **condition)
+        seen = [partial(_scaled, field, c) for field, c in zip(raw, c_in.unbind(), strict=True)]
+        return combined(c_skip, c_out, seen, like)
+
+    @together(_at_times)
+    def forward(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
+        c_skip, c_out, c_in, c_noise = (c.to(x.dtype) for c in self._coefficients(as_time(t, x)))
+        denoised: Tensor = c_skip * x + c_out * self.net(c_noise, c_in * x, **condition)
         return denoised
+
+
+def _scaled(field: At, c: Tensor, x: Tensor) -> Tensor:
+    return field(c * x)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
 from sdeflow.networks.embedding import ConditionEmbedding, TimeFeatures, as_times
-from sdeflow.processes.together import At, together
+from sdeflow.processes.together import At, has_hooks, together
 
 __all__ = ["MLP"]
 
@@ -62,7 +62,13 @@ class MLP(nn.Module):
         self.last = nn.Linear(width, 1 if scalar else dims)
 
     def _at_times(self, times: Tensor, like: Tensor, **condition: Any) -> Sequence[At]:
-        return [partial(self._seen, features, **condition) for features in self.time(times).split(1)]
+        features = self.time(times)
+        if type(self.first) is not nn.Linear or has_hooks(self.first):
+            return [partial(self._seen, one, **condition) for one in features.split(1)]
+        # The first layer is linear: what a time adds to it is the same for all rows.
+        of_x, of_time = self.first.weight.split((self.first.in_features - self.time.size, self.time.size), dim=1)
+        shifts = nn.functional.linear(features, of_time, self.first.bias)
+        return [partial(self._shifted, shift, of_x.t(), **condition) for shift in shifts.unbind()]
 
     @together(_at_times)
     def forward(
@@ -70,11 +76,17 @@ class MLP(nn.Module):
     ) -> Tensor:
         return self._seen(self.time(as_times(t, x)), x, label=label, context=context)
 
-    def _seen(self, time: Tensor, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def _seen(self, time: Tensor, x: Tensor, **condition: Tensor | None) -> Tensor:
         """The answer at a time that is given by its features, of one for all rows or one for each."""
-        rows = len(x)
-        h = self.first(torch.cat([x.flatten(1), time.expand(rows, -1)], dim=1))
-        if (condition := self.condition(rows, label, context)) is not None:
+        return self._behind(self.first(torch.cat([x.flatten(1), time.expand(len(x), -1)], dim=1)), x, **condition)
+
+    def _shifted(self, shift: Tensor, of_x: Tensor, x: Tensor, **condition: Tensor | None) -> Tensor:
+        """The answer at a time that is given by what it adds to the first layer."""
+        return self._behind(torch.addmm(shift, x.flatten(1), of_x), x, **condition)
+
+    def _behind(self, h: Tensor, x: Tensor, label: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """What the layers behind the first make of it."""
+        if (condition := self.condition(len(x), label, context)) is not None:
             h = h + condition
         for layer in self.hidden:
             h = layer(nn.functional.silu(h))

@@ -18,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from sdeflow.types import Times
 
-__all__ = ["At", "combined", "doubles_of", "fields_at", "together"]
+__all__ = ["At", "combined", "doubles_of", "fields_at", "has_hooks", "together"]
 
 At = Callable[[Tensor], Tensor]
 """A field at one time: a function of x."""
@@ -69,12 +69,16 @@ def doubles_of(times: Times | Tensor, like: Tensor) -> Tensor:
 
 def _method(field: Any) -> Any:
     """What a call of a field comes to: of a module its ``forward``, unless it has hooks or something in its place."""
-    if not isinstance(field, nn.Module) or hasattr(field, "at_times") or _has_any_global_hook():
+    if not isinstance(field, nn.Module) or hasattr(field, "at_times") or has_hooks(field):
         return field
-    module: nn.Module = field
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    forward = module.forward
-    return module if hooks or getattr(forward, "__self__", None) is not module else forward
+    forward = field.forward
+    return forward if getattr(forward, "__self__", None) is field else field
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether more happens in a call of a module than its ``forward``."""
+    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(own or _has_any_global_hook())
 
 
 def combined(of_x: Tensor, of_value: Tensor, fields: Sequence[At], like: Tensor) -> Sequence[At]:

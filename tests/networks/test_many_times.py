@@ -71,6 +71,37 @@ def test_a_solve_asks_for_the_features_of_its_times_once():
     assert seen == [5]
 
 
+@pytest.mark.parametrize("change", ["hook", "other layer"])
+def test_a_first_layer_that_is_not_plain_is_called(change):
+    """As one that is watched, or that an adapter of low rank has taken the place of."""
+    net, calls = made("mlp"), []
+
+    class Adapter(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.weight = layer, layer.weight
+
+        def forward(self, x):
+            calls.append(1)
+            return 3 * self.layer(x)
+
+    if change == "hook":
+        net.first.register_forward_hook(lambda module, given, out: (calls.append(1), 3 * out)[1])
+    else:
+        net.first = Adapter(net.first)
+    for t, field in zip(TIMES, fields_at(net, TIMES, states("mlp")), strict=True):
+        torch.testing.assert_close(field(states("mlp")), net(t, states("mlp")))
+    assert len(calls) == 2 * len(TIMES)
+
+
+def test_a_preconditioned_network_is_asked_at_its_own_times():
+    schedule = sf.paths.EDMSchedule(0.05, 10.0)
+    net = sf.models.Preconditioned(made("mlp"), schedule, 0.7).double()
+    times, x = torch.linspace(0.05, 10.0, 6, dtype=torch.float64), states("mlp").double()
+    for t, field in zip(times, fields_at(net, times, x), strict=True):
+        torch.testing.assert_close(field(x), net(t, x), **EXACT)
+
+
 @pytest.mark.parametrize("how", ["hook", "hook before", "hook of all"])
 def test_a_network_with_hooks_is_called(how):
     net, calls = made("mlp"), []
