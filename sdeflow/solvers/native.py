@@ -78,10 +78,9 @@ class FixedSteps:
         self.failures = Failures()
         levy = "H" in job.method.needs
         self.noise = None if job.brownian is None else Increments(job.brownian, self.nodes, levy, job.grid.uniform)
-        self._chunk = -1
         self._times: list[Tensor] = []
-        self._ready: Sequence[Any] = []
-        self._prepare(0)  # here and not in a span, which may be taken again and then has to do the same once more
+        self._ready: dict[int, Sequence[Any]] = {}  # of a chunk of steps
+        self._prepare(0)
 
     def span(self, first: int, stop: int, x: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None, Saved]:
         """Steps ``first, …, stop − 1``: the loop. The state, what the last step hands to the next, and what is to be saved."""
@@ -107,9 +106,16 @@ class FixedSteps:
 
     def times(self, k: int) -> Sequence[Any]:
         """The times of the places of a step, as the process wants them, or what was planned; and of steps that follow it."""
-        if k // CHUNK != self._chunk:
-            self._prepare(k)
-        return self._ready[k % CHUNK :]
+        chunk, place = divmod(k, CHUNK)
+        if chunk not in self._ready:
+            self._ready.clear()
+            self._prepare(chunk)
+        return self._ready[chunk][place:]
+
+    def prepare_all(self) -> None:
+        """Plan every chunk: what is taken again has to find the plan, and not make it once more as a part of itself."""
+        for chunk in range(1, -(-self.count // CHUNK)):
+            self._prepare(chunk)
 
     def times_of_block(self, first: int, count: int) -> list[Tensor]:
         """The same of some consecutive steps, ``(count,)`` for each place."""
@@ -118,20 +124,20 @@ class FixedSteps:
             return _as_asked(
                 self.job, _stage_times(self.job, self.edges[first : first + count + 1], self.stepper.places)
             )
-        if chunk != self._chunk:
-            self._prepare(first)
+        if chunk not in self._ready:
+            self._ready.clear()
+            self._prepare(chunk)
         return [t[start : start + count] for t in self._times]
 
-    def _prepare(self, k: int) -> None:
-        self._chunk = k // CHUNK
-        first = self._chunk * CHUNK
+    def _prepare(self, chunk: int) -> None:
+        first = chunk * CHUNK
         times = _stage_times(self.job, self.edges[first : first + CHUNK + 1], self.stepper.places)
         if self.plan and (planned := self.plan(self.job.process, times, self.job.x0)) is not None:
-            self._ready = planned
+            self._ready[chunk] = planned
             return
         self.plan = None
         self._times = _as_asked(self.job, times)
-        self._ready = list(zip(*(t.unbind() for t in self._times), strict=True))
+        self._ready[chunk] = list(zip(*(t.unbind() for t in self._times), strict=True))
 
 
 def _checkpointed(steps: FixedSteps) -> Saved:
@@ -139,6 +145,8 @@ def _checkpointed(steps: FixedSteps) -> Saved:
 
     The noise is a function of the step, so it is drawn again and not kept.
     """
+    if steps.plan:
+        steps.prepare_all()
     x, carried, saved = steps.job.x0, None, []
     length = math.isqrt(steps.count - 1) + 1
     for first in range(0, steps.count, length):

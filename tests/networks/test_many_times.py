@@ -156,3 +156,14 @@ def test_the_gradient_of_a_solve_is_that_with_calls(method):
     for key in found:
         for a, b in zip(found[key], found[True, "backprop"], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
+
+
+def test_a_plan_is_made_once_where_steps_are_taken_again():
+    """Of more steps than are planned at a time."""
+    net, found = made("mlp"), {}
+    model = sf.models.FlowMatching(net, sf.paths.LinearPath().base((3,)))
+    for gradient in ("backprop", "checkpoint"):
+        final = sf.solve(model.ode(), states("mlp"), steps=1100, method="ddim", gradient=gradient).final
+        found[gradient] = torch.autograd.grad(final.square().sum(), list(net.parameters()))
+    for a, b in zip(*found.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
