@@ -12,6 +12,7 @@ graph, so they can be trained through; with gradients off, nothing of the graph 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ CHUNK_ELEMENTS = 2**22  # cotangent entries alive at once: 32 MB in float64
 # Products are taken one by one where there are few of them, or where batching would only overflow a CPU's cache: perceptrons of
 # three layers take 0.7–0.95 of the time so for one product or two, and 0.6–0.9 for 8 or 32 on batches of 1,000 rows.
 FEW, LARGE = 2, 4096
+# Nodes whose products torch gets wrong when they are batched and have a graph: other numbers, or an error about sizes.
+NOT_TOGETHER = {"NativeGroupNormBackward0"}
 
 
 def leaves(y: Tensor) -> Iterator[Tensor]:
@@ -35,17 +38,23 @@ def leaves(y: Tensor) -> Iterator[Tensor]:
         >>> [leaf is theta for leaf in leaves(torch.ones(3) * theta.exp())]
         [True]
     """
-    waiting, seen = [y.grad_fn], set()
     if y.grad_fn is None and y.requires_grad:
         yield y
+    for node in _nodes(y):
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            yield variable
+
+
+def _nodes(y: Tensor) -> Iterator[Any]:
+    """The nodes of the graph of y."""
+    waiting, seen = [y.grad_fn], set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            yield variable
+        yield node
         waiting.extend(parent for parent, _ in node.next_functions)
 
 
@@ -77,7 +86,7 @@ def _pull_back(y: Tensor, x: Tensor, cotangents: Tensor, graph: bool) -> Tensor:
     """Vector–Jacobian products: cotangents ``(K, *y.shape)`` to ``(K, *x.shape)``, zero where y ignores x."""
     if not y.requires_grad:
         return x.new_zeros(len(cotangents), *x.shape)
-    if _one_by_one(y, len(cotangents)):
+    if _one_by_one(y, len(cotangents), graph):
         return torch.stack([_product(y, x, cotangent, graph) for cotangent in cotangents])
     (rows,) = torch.autograd.grad(
         y, x, cotangents, is_grads_batched=True, retain_graph=True, create_graph=graph, allow_unused=True
@@ -85,9 +94,11 @@ def _pull_back(y: Tensor, x: Tensor, cotangents: Tensor, graph: bool) -> Tensor:
     return x.new_zeros(len(cotangents), *x.shape) if rows is None else rows
 
 
-def _one_by_one(y: Tensor, count: int) -> bool:
-    """Whether so many products are faster each by itself."""
-    return count <= FEW or (y.device.type == "cpu" and y.numel() >= LARGE)
+def _one_by_one(y: Tensor, count: int, graph: bool) -> bool:
+    """Whether so many products are faster each by itself, or only right so."""
+    if count <= FEW or (y.device.type == "cpu" and y.numel() >= LARGE):
+        return True
+    return graph and any(node.name() in NOT_TOGETHER for node in _nodes(y))
 
 
 def _product(y: Tensor, x: Tensor, cotangent: Tensor, graph: bool) -> Tensor:
@@ -110,7 +121,7 @@ def _rows(y: Tensor, x: Tensor, graph: bool) -> Iterator[tuple[slice, Tensor]]:
 def _slopes(y: Tensor, x: Tensor, graph: bool) -> Iterator[Tensor]:
     """∂y_i/∂x_i for some of the i after others, each ``(B, chunk)``."""
     size = y[0].numel()
-    if not _one_by_one(y, size):
+    if not _one_by_one(y, size, graph):
         for where, rows in _rows(y, x, graph):
             yield rows[:, :, where].diagonal(dim1=0, dim2=2)
         return

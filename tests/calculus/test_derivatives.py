@@ -226,3 +226,33 @@ def test_products_one_by_one_and_together_are_the_same(graph, monkeypatch):
         assert torch.allclose(together, apart, rtol=1e-12)
     monkeypatch.setattr(derivatives, "FEW", 100)
     assert torch.equal(derivatives.divergence(lambda y: 0 * y + 1, x)[1], torch.zeros(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 4), (16, 2, 2)])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_group_norm_has_the_same_derivatives_with_a_graph(shape, rows, groups):
+    """torch's batched products of it are wrong where they have a graph: silently, or with an error about sizes."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(shape[0], 16, 3, padding=1),
+        torch.nn.GroupNorm(groups, 16),
+        torch.nn.SiLU(),
+        torch.nn.Conv2d(16, shape[0], 3, padding=1),
+    ).double()
+    x = torch.randn(rows, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        expected = [divergence(net, x)[1], jacobian(net, x)[1]]
+    found = [divergence(net, x)[1], jacobian(net, x)[1]]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    weight = net[0].weight
+    (slope,) = torch.autograd.grad(found[0].sum(), weight)
+    step = torch.zeros_like(weight)
+    step[0, 0, 1, 1] = 1e-5
+    with torch.no_grad():
+        sides = [
+            divergence(lambda v, s=s: torch.func.functional_call(net, {"0.weight": weight + s * step}, v), x)[1].sum()
+            for s in (1, -1)
+        ]
+    torch.testing.assert_close(slope[0, 0, 1, 1], (sides[0] - sides[1]) / 2e-5, rtol=1e-5, atol=1e-6)
