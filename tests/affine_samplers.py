@@ -22,6 +22,20 @@ class GivenOnGrid(GivenCells):
     def edge(self, k):
         return self.nodes[k]
 
+    def coarse(self, cells):
+        """The same path in fewer cells, by Chen's relation: H is how far the path is above its chord, on average."""
+        widths = torch.tensor(self.nodes, dtype=D).diff().reshape(-1, *[1] * (self.W.ndim - 1))
+        W, H, h = (v.reshape(cells, -1, *v.shape[1:]) for v in (self.W, self.H, widths))
+        mean = ((W.cumsum(1) - W / 2 + H) * h).sum(1) / h.sum(1)
+        return GivenOnGrid(W.sum(1), mean - W.sum(1) / 2, self.nodes[:: self.cells // cells])
+
+
+def path_on(nodes, shape, seed):
+    """A Brownian path whose cells lie between the nodes."""
+    h = torch.tensor(nodes, dtype=D).diff().reshape(-1, *[1] * len(shape))
+    W, H = torch.randn(2, len(h), *shape, generator=torch.Generator().manual_seed(seed), dtype=D)
+    return GivenOnGrid(W * h.sqrt(), H * (h / 12).sqrt(), nodes)
+
 
 def forward_clock(process, nodes):
     """The nodes on the clock on which the solve runs forward, which is that of its noise."""

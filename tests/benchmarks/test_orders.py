@@ -5,21 +5,29 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import sdeflow as sf
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
 
 
 @pytest.fixture
-def orders(monkeypatch):
+def script(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("orders", "harness"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import orders
 
-    for suite in ("weak", "ode", "scheduled"):
-        monkeypatch.setattr(orders, suite, named(suite, lambda quick: iter(())))
     return orders
+
+
+@pytest.fixture
+def orders(script, monkeypatch):
+    for suite in ("weak", "ode", "scheduled"):
+        monkeypatch.setattr(script, suite, named(suite, lambda quick: iter(())))
+    return script
 
 
 def named(name, suite):
@@ -61,3 +69,31 @@ def test_what_was_measured_is_taken_over_by_the_same_command(orders, monkeypatch
     assert [path.name for path in tmp_path.iterdir()] == ["orders.json"]
     orders.main()
     assert "".join(measured) == made + "abc"  # a finished record is made anew
+
+
+def test_every_order_that_a_sampler_claims_is_measured(script):
+    """Of those that need a schedule; the other suites go by lists of claims themselves."""
+    claims = {
+        (method.name, kind)
+        for method in sf.methods()
+        if "schedule" in method.needs
+        for kind, claim in (("ode", method.ode_order), ("strong", method.strong_order), ("weak", method.weak_order))
+        if claim not in (None, {})
+    }
+    assert {(name, kind) for (name, kind, *_), _ in script.scheduled(True)} == claims
+
+
+def test_a_corrector_is_measured_where_nothing_else_errs(script):
+    (measure,) = (m for what, m in script.scheduled(True) if what[:2] == ("predictor-corrector", "strong"))
+    found = measure()
+    assert found["met"] and found["interval"][0] > -0.5 and abs(found["order"]) < 0.25
+
+
+def test_errors_of_samples_are_averaged_with_their_signs(script):
+    """Samples with a deviation of 1 about a bias of order 0 or 1: their root mean square has an order near 0."""
+    noise = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    dts = [2.0**-k for k in range(4)]
+    for claim in (0.0, 1.0):
+        bias = torch.tensor(dts, dtype=torch.float64) ** claim
+        found = script.row("ddim", "weak", "additive", "ito", claim, dts, bias + noise)
+        assert abs(found["order"] - claim) < 0.25 and found["interval"][0] > claim - 0.5
