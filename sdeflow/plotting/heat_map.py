@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from sdeflow.errors import ArgumentError
-from sdeflow.plotting.style import array, figure_with_axes, tidy
+from sdeflow.plotting.style import array, panels_in_rows, tidy
 
 __all__ = ["DensityPanel", "heat_map"]
 
@@ -35,7 +35,12 @@ class DensityPanel:
 
 
 def heat_map(
-    panels: Mapping[str, DensityPanel], *, x_label: str = "time t", y_label: str = "x", width: float = 3.4
+    panels: Mapping[str, DensityPanel],
+    *,
+    x_label: str = "time t",
+    y_label: str = "x",
+    width: float = 3.4,
+    columns: int | None = None,
 ) -> Figure:
     """Densities p_t(x) as heat maps over time with sample paths on top, on common axes and one colour scale.
 
@@ -44,6 +49,7 @@ def heat_map(
         x_label: Below every panel.
         y_label: Left of the first.
         width: Of a panel, in inches.
+        columns: How many panels to a row; None for one row.
 
     Raises:
         ArgumentError: There is no panel, or a density does not have the shape (times, places).
@@ -62,9 +68,10 @@ def heat_map(
             raise ArgumentError(f"{title}: the density has shape {array(panel.density).shape}; give {shape}.")
     # Paths start together or are concentrated at one end: a power of the density shows the rest too.
     norm = PowerNorm(0.5, vmin=0.0, vmax=max(float(array(panel.density).max()) for panel in panels.values()))
-    figure, axes = figure_with_axes(1, len(panels), (width * len(panels) + 1.0, 3.4), sharex=True, sharey=True)
+    cell = (width, min(width, 3.4))
+    figure, places = panels_in_rows(len(panels), columns, cell, x=x_label, y=y_label, margin=1.0)
     mesh = None
-    for place, (title, panel) in zip(axes[0], panels.items(), strict=True):
+    for place, (title, panel) in zip(places, panels.items(), strict=True):
         t, x = array(panel.t), array(panel.x)
         mesh = place.pcolormesh(
             t, x, array(panel.density).T, cmap="magma", norm=norm, shading="gouraud", rasterized=True
@@ -74,13 +81,12 @@ def heat_map(
         place.plot(times, paths, color="#56B4E9", linewidth=0.7)
         place.plot([times[0]] * paths.shape[1], paths[0], "o", color="white", markersize=3, clip_on=False, zorder=5,
                    markeredgecolor="#222222", markeredgewidth=0.5)  # fmt: skip
-        tidy(place, title=title, x=x_label)
+        tidy(place, title=title)
         place.set_xlim(t[0], t[-1])
         place.locator_params(axis="x", nbins=4)  # more, and the last label of a panel runs into the first of the next
         place.set_ylim(x[0], x[-1])
-    tidy(axes[0, 0], y=y_label)
     assert mesh is not None
-    bar = figure.colorbar(mesh, ax=axes[0].tolist(), pad=0.01, aspect=30)
+    bar = figure.colorbar(mesh, ax=places, pad=0.01, aspect=30)
     bar.set_label("density", fontsize=9)
     bar.ax.tick_params(labelsize=8, width=0.6, length=3)
     bar.outline.set_visible(False)

@@ -9,14 +9,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sdeflow.errors import ArgumentError
-from sdeflow.plotting.style import COLOURS, array, figure_with_axes, tidy
+from sdeflow.plotting.style import COLOURS, array, panels_in_rows, tidy
 
 __all__ = ["points"]
 
 COVERED = 0.001  # of the values, on either side, that may lie outside the picture
 
 
-def points(panels: Mapping[str, Any], *, labels: tuple[str, str] = ("x₁", "x₂"), width: float = 3.2) -> Figure:
+def points(
+    panels: Mapping[str, Any],
+    *,
+    labels: tuple[str, str] = ("x₁", "x₂"),
+    width: float = 3.2,
+    columns: int | None = None,
+) -> Figure:
     """Samples side by side on common axes: their first two coordinates, or a histogram of the only one.
 
     The axes show what all but a thousandth of the values on either side need, so that one wild sample does not hide the rest.
@@ -25,6 +31,7 @@ def points(panels: Mapping[str, Any], *, labels: tuple[str, str] = ("x₁", "x�
         panels: A title for each set of samples, ``(n, D)`` with one D.
         labels: Of the two axes.
         width: Of a panel, in inches.
+        columns: How many panels to a row; None for one row.
 
     Raises:
         ArgumentError: There is no panel, or the shapes do not fit.
@@ -46,9 +53,9 @@ def points(panels: Mapping[str, Any], *, labels: tuple[str, str] = ("x₁", "x�
     low, high = np.quantile(every, [COVERED, 1 - COVERED], axis=0)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     ratio = 0.8 if flat else float(np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.3, 2.0))
-    size = (width * len(sets) + 0.3, (width - 0.4) * ratio + 0.7)
-    figure, axes = figure_with_axes(1, len(sets), size, sharex=True, sharey=True)
-    for k, (place, (title, x)) in enumerate(zip(axes[0], sets.items(), strict=True)):
+    cell = (width, (width - 0.4) * ratio + 0.7)
+    figure, places = panels_in_rows(len(sets), columns, cell, x=labels[0], y="density" if flat else labels[1])
+    for k, (place, (title, x)) in enumerate(zip(places, sets.items(), strict=True)):
         colour = COLOURS[k % len(COLOURS)]
         if flat:
             bins = int(np.clip(2 * len(x) ** (1 / 3), 10, 60))  # Rice's rule
@@ -59,6 +66,5 @@ def points(panels: Mapping[str, Any], *, labels: tuple[str, str] = ("x₁", "x�
             place.set_aspect("equal", adjustable="box")
             place.set_ylim(low[1], high[1])
         place.set_xlim(low[0], high[0])
-        tidy(place, title=title, x=labels[0])
-    tidy(axes[0, 0], y="density" if flat else labels[1])
+        tidy(place, title=title)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "MARKERS", "QUIET", "array", "figure_with_axes", "tidy"]
+from sdeflow.errors import ArgumentError
+
+__all__ = ["COLOURS", "INK", "MARKERS", "QUIET", "array", "figure_with_axes", "panels_in_rows", "tidy"]
 
 # Okabe & Ito, "Color Universal Design" (2008), without the yellow, which is too light for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -44,6 +47,38 @@ def figure_with_axes(
     figure = Picture(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
+
+
+def panels_in_rows(
+    count: int, columns: int | None, cell: tuple[float, float], *, x: str, y: str, margin: float = 0.3
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels on common axes, row by row, which are labelled once for each row and column.
+
+    Arguments:
+        count: How many panels.
+        columns: How many in a row; None for one row.
+        cell: Width and height of each, in inches.
+        x: The label below the lowest panel of each column.
+        y: The label left of each row.
+        margin: What labels take on the left, in inches.
+
+    Raises:
+        ArgumentError: There are fewer columns than 1.
+    """
+    if columns is not None and columns < 1:
+        raise ArgumentError(f"columns={columns}; give at least 1, or None for one row.")
+    wide = count if columns is None else min(columns, count)
+    rows = math.ceil(count / wide)
+    figure, axes = figure_with_axes(rows, wide, (wide * cell[0] + margin, rows * cell[1]), sharex=True, sharey=True)
+    places: list[Axes] = axes.flatten().tolist()
+    for empty in places[count:]:
+        empty.remove()
+    for place in places[:count:wide]:
+        tidy(place, y=y)
+    for place in places[count - wide : count]:
+        tidy(place, x=x)
+        place.tick_params(labelbottom=True)
+    return figure, places[:count]
 
 
 def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:

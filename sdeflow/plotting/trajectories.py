@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sdeflow.errors import ArgumentError
-from sdeflow.plotting.style import COLOURS, array, figure_with_axes, tidy
+from sdeflow.plotting.style import COLOURS, array, panels_in_rows, tidy
 
 __all__ = ["trajectories"]
 
@@ -21,6 +21,7 @@ def trajectories(
     y_label: str = "x",
     highlighted: int = 3,
     width: float = 2.9,
+    columns: int | None = None,
 ) -> Figure:
     """One coordinate of many paths over time, a panel for each set of paths, on common axes.
 
@@ -30,6 +31,7 @@ def trajectories(
         y_label: Left of the first.
         highlighted: How many paths, from the first on, stand out in colour; the same ones in all panels.
         width: Of a panel, in inches.
+        columns: How many panels to a row; None for one row.
 
     Raises:
         ArgumentError: There is no panel, or x does not have a row for each time.
@@ -43,15 +45,15 @@ def trajectories(
     """
     if not panels:
         raise ArgumentError("there are no panels; give {title: (t, x)}.")
-    figure, axes = figure_with_axes(1, len(panels), (width * len(panels) + 0.3, 2.9), sharey=True, sharex=True)
-    for place, (title, (t, x)) in zip(axes[0], panels.items(), strict=True):
+    figure, places = panels_in_rows(len(panels), columns, (width, min(width, 2.9)), x=x_label, y=y_label)
+    for place, (title, (t, x)) in zip(places, panels.items(), strict=True):
         times, paths = array(t), array(x)
         if paths.ndim != 2 or len(paths) != len(times):
             raise ArgumentError(f"{title}: x has shape {paths.shape} for {len(times)} times; give (T, B).")
         place.plot(times, paths[:, highlighted:], color="#9aa4ad", linewidth=0.6, alpha=0.55)
         for k in range(min(highlighted, paths.shape[1])):
             place.plot(times, paths[:, k], color=COLOURS[k % len(COLOURS)], linewidth=1.5)
-        tidy(place, title=title, x=x_label)
+        tidy(place, title=title)
         ends = np.asarray([times.min(), times.max()])
         place.set_xlim(*ends)
         decreasing = times[-1] < times[0]
@@ -62,5 +64,4 @@ def trajectories(
             xycoords="axes fraction",
             arrowprops={"arrowstyle": "->", "color": "#444444", "linewidth": 1.0},
         )
-    tidy(axes[0, 0], y=y_label)
     return figure

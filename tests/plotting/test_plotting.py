@@ -72,6 +72,40 @@ def test_heat_map_has_one_colour_scale_for_all_panels():
     assert np.abs(pixels(figure)).std() > 0.1
 
 
+def panels_of(kind, count, **options):
+    t, x = torch.linspace(0, 1, 3), torch.linspace(-1, 1, 4)
+    if kind == "points":
+        return plotting.points(
+            {f"{k}": torch.eye(2) * (k + 1) for k in range(count)}, labels=("across", "up"), **options
+        )
+    options |= {"x_label": "across", "y_label": "up"}
+    if kind == "trajectories":
+        return plotting.trajectories({f"{k}": (t, torch.eye(3)) for k in range(count)}, **options)
+    panel = plotting.DensityPanel(t, x, torch.ones(3, 4), t, torch.zeros(3, 2))
+    return plotting.heat_map({f"{k}": panel for k in range(count)}, **options)
+
+
+@pytest.mark.parametrize("kind", ["points", "trajectories", "heat_map"])
+@pytest.mark.parametrize(("count", "columns", "rows"), [(5, 3, 2), (4, 2, 2), (3, None, 1), (2, 5, 1), (3, 1, 3)])
+def test_panels_stand_in_rows_and_are_labelled_once_for_each(kind, count, columns, rows):
+    """Row by row in the order they are given; where a row is not full, what is above the gap has the labels too."""
+    figure = panels_of(kind, count, columns=columns)
+    figure.draw_without_rendering()
+    places, wide = figure.axes[:count], min(columns or count, count)
+    assert len(figure.axes) == count + (kind == "heat_map")
+    grid = places[0].get_gridspec()
+    assert (grid.nrows, grid.ncols) == (rows, wide)
+    for k, place in enumerate(places):
+        spec = place.get_subplotspec()
+        assert place.get_title("left") == f"{k}"
+        assert (spec.rowspan.start, spec.colspan.start) == divmod(k, wide)
+        assert place.get_ylabel() == ("up" if k % wide == 0 else "")
+        lowest = k + wide >= count
+        assert place.get_xlabel() == ("across" if lowest else "")
+        assert place.xaxis.get_tick_params()["labelbottom"] is lowest
+        assert place.get_xlim() == places[0].get_xlim() and place.get_ylim() == places[0].get_ylim()
+
+
 def test_work_precision_draws_points_against_both_kinds_of_work():
     points = [plotting.WorkPoint(8, 0.1, 1.0), plotting.WorkPoint(16, 0.3, 0.25)]
     figure = plotting.work_precision({"flow": {"heun": points, "failed": []}})
@@ -156,6 +190,7 @@ def test_calibration_tells_covered_from_missed():
         lambda: plotting.image_grid(torch.zeros(1, 3, 8, 8), row_labels=["a", "b"]),
         lambda: plotting.trajectories({}),
         lambda: plotting.trajectories({"a": (torch.zeros(3), torch.zeros(4, 2))}),
+        lambda: panels_of("points", 2, columns=0),
         lambda: plotting.heat_map({}),
         lambda: plotting.heat_map(
             {
