@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,6 +62,10 @@ class GaussianMixture(Distribution):
         eigenvalues, basis = _decompose(self.covariances, self.means)
         means = self.means.reshape(len(given), -1)
         self.components = Components(self.weights.log(), means, eigenvalues, basis)
+
+    def remade(self, fn: Callable[[Tensor], Tensor]) -> GaussianMixture:
+        """The same law with a function applied to its means, of which samples have the dtype and device."""
+        return GaussianMixture(self.weights, fn(self.means.to(self.dtype)), self.covariances)
 
     @property
     def support(self) -> constraints.Constraint:

@@ -21,6 +21,7 @@ from sdeflow.errors import ArgumentError, choose, nearest
 from sdeflow.likelihood.augmented import PROBE_LAWS, Augmented, ClosedForm, Divergence, Probing, draw_probes, exact
 from sdeflow.likelihood.one_velocity import warn_unless_one_velocity
 from sdeflow.likelihood.steps import own_clocks, tightened, turned
+from sdeflow.likelihood.support import log_density
 from sdeflow.processes.ode import ODE
 from sdeflow.solvers import Solution, solve
 from sdeflow.solvers.promises import check_additive
@@ -285,7 +286,7 @@ class Flow(Distribution):
         latent, integrals = augmented.part(solution.final)
         latent = latent.reshape(x.shape)
         shape = x.shape[: x.ndim - len(self.event_shape)]
-        log_base = self.base.log_prob(latent)
+        log_base = log_density(self.base, latent)
         return _Integrals(latent, log_base, integrals.reshape(*shape, count), solution.stats)
 
     def log_prob(self, value: Tensor) -> Tensor:

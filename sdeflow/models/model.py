@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,15 +13,18 @@ from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError, choose
 from sdeflow.likelihood import Flow
+from sdeflow.models.base_law import check_base, moved
+from sdeflow.models.evaluation import evaluating
 from sdeflow.models.ode import Conditional, ModelODE
-from sdeflow.paths import Draws
+from sdeflow.paths import Coupling, Draws, Given, Independent
+from sdeflow.processes.affine import Asked, combined
 from sdeflow.processes.boundary import as_time, check_field, check_interval, state_time, times_for
 from sdeflow.processes.conversions import QUANTITIES, coefficients
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.sde import SDE
-from sdeflow.processes.together import At, combined, doubles_of, fields_at, together
+from sdeflow.processes.together import At, doubles_of, fields_at, together
 from sdeflow.solvers import solve
 from sdeflow.types import Field, Time, Times
 
@@ -74,6 +78,7 @@ class GenerativeModel(nn.Module, ABC):
     data_at: str
     predicts: str
     schedule: Schedule | None
+    coupling: Coupling = Independent()
 
     def __init__(
         self,
@@ -96,6 +101,12 @@ class GenerativeModel(nn.Module, ABC):
         self.predicts = choose("predicts", predicts, QUANTITIES)
         self.schedule = schedule if isinstance(schedule, Schedule) else None
         self.no_schedule = schedule if isinstance(schedule, str) else ""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """The base goes where the model goes, ``.to(device)`` or ``.double()``, as a buffer would."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.base = moved(self.base, fn)
+        return self
 
     # --- learning ------------------------------------------------------------------------------------------------------
 
@@ -136,7 +147,13 @@ class GenerativeModel(nn.Module, ABC):
         return reduced
 
     def base_points(self, x: Tensor, x0: Tensor | None, draws: Draws) -> Tensor:
-        """x0 where it is given, else draws of the base, like x."""
+        """x0 where it is given, else draws of the base, like x.
+
+        Raises:
+            ArgumentError: The coupling is that of given pairs, and there are none.
+        """
+        if x0 is None and isinstance(self.coupling, Given):
+            raise ArgumentError("coupling='given' learns from pairs: give x0=, the base point of each row of x.")
         return (draws.samples(self.base, len(x)) if x0 is None else x0).to(x)
 
     # --- what the network knows ----------------------------------------------------------------------------------------
@@ -145,7 +162,9 @@ class GenerativeModel(nn.Module, ABC):
         def checked(field: At) -> At:
             return lambda x: check_field("network", field(x), x)
 
-        return [*map(checked, fields_at(self.net, times_for(times, like, self.interval), like, **condition))]
+        fields = fields_at(self.net, times_for(times, like, self.interval), like, **condition)
+        said = tuple((name, id(value)) for name, value in condition.items())
+        return Asked(map(checked, fields), (id(self), times.tobytes(), *said))
 
     @together(_predictions)
     def prediction(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
@@ -185,10 +204,18 @@ class GenerativeModel(nn.Module, ABC):
         assert self.schedule is not None
         return coefficients(self.schedule, t, self.predicts, wanted)
 
+    def _velocities(self, times: Times, like: Tensor, **condition: Any) -> Sequence[At]:
+        return fields_at(self.quantity, times, like, "velocity", **condition)
+
+    @together(_velocities)
     def velocity(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """The velocity of the flow, with the shape of x, per unit of t."""
         return self.quantity("velocity", t, x, **condition)
 
+    def _scores(self, times: Times, like: Tensor, **condition: Any) -> Sequence[At]:
+        return fields_at(self.quantity, times, like, "score", **condition)
+
+    @together(_scores)
     def score(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
         """∇log p_t(x) on the model's clock, with the shape of x.
 
@@ -273,7 +300,7 @@ class GenerativeModel(nn.Module, ABC):
         solver: dict[str, Any] | None = None,
         **condition: Any,
     ) -> Tensor:
-        """n samples, ``(n, *event)``, in the dtype of the base.
+        """n samples, ``(n, *event)``, in the dtype of the base, by the networks in evaluation mode.
 
         Arguments:
             n: How many.
@@ -286,7 +313,7 @@ class GenerativeModel(nn.Module, ABC):
             ArgumentError: An option does not fit.
             SolveError: Some samples did not come to the end.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
             raise ArgumentError(f"n={n!r} is not a whole number ≥ 1.")
         check_condition(condition, n)
         if process is not None and condition:
@@ -295,8 +322,12 @@ class GenerativeModel(nn.Module, ABC):
                 f"give them to what makes the process, as in model.sde(epsilon, {next(iter(condition))}=…)."
             )
         chosen = self.carrier(**condition) if process is None else process
+        for part in chosen.modules():
+            if isinstance(part, (Conditional, ModelODE)):
+                check_condition(part.condition, n)
         options = {"seed": seed, **(solver or {})} if chosen.noise != "none" else (solver or {})
-        return solve(chosen, Draws(seed).samples(self.base, n), **options).final
+        with evaluating(chosen):
+            return solve(chosen, Draws(seed).samples(self.base, n), **options).final
 
     def transport(self, x0: Tensor, *, solver: dict[str, Any] | None = None, **condition: Any) -> Tensor:
         """The data points that the flow carries base points to, with the shape of x0; differentiable."""
@@ -323,7 +354,7 @@ class GenerativeModel(nn.Module, ABC):
     def check_events(self, name: str, x: Any) -> None:
         """A batch of floating-point events of the base, or an ArgumentError that says what it is instead."""
         event = tuple(self.base.event_shape)
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or tuple(x.shape[1:]) != event:
+        if not isinstance(x, Tensor) or not x.is_floating_point() or tuple(x.shape[1:]) != event or not x.numel():
             given = f"a tensor {x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ArgumentError(
                 f"{name} is {given}; give floating-point data of shape (B, {', '.join(map(str, event))})."
@@ -336,16 +367,6 @@ def squared_error(weight: Tensor | float, error: Tensor) -> Tensor:
     if isinstance(weight, Tensor) or weight != 1.0:  # on a small network a product more is a hundredth of a step
         squares = weight * squares
     return squares.flatten(1).sum(1).to(error.dtype)
-
-
-def check_base(base: Any) -> None:
-    if not isinstance(base, Distribution):
-        raise ArgumentError(f"the base is {type(base).__name__}; give a torch.distributions.Distribution.")
-    if not base.event_shape or base.batch_shape:
-        raise ArgumentError(
-            f"the base has batch_shape {tuple(base.batch_shape)} and event_shape {tuple(base.event_shape)}; one law of "
-            f"whole events is needed: torch.distributions.Independent(base, {len(base.batch_shape) or 1})."
-        )
 
 
 def check_condition(condition: dict[str, Any], rows: int) -> None:

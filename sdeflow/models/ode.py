@@ -49,27 +49,31 @@ class ModelODE(ODE, precise_time=True):
     def __init__(self, model: GenerativeModel, condition: dict[str, Any], interval: tuple[float, float]) -> None:
         super().__init__(interval=interval)
         self.model = model
-        self.given = condition
+        self.condition = condition
         self.direction = 1 if model.data_at == "end" else -1
         if model.schedule is not None:
             self.schedule = model.schedule
             self.score = Conditional(model, "score", condition)
 
+    def _velocities(self, times: Times, like: Tensor) -> Sequence[At]:
+        return fields_at(self.model.velocity, times, like, **self.condition)
+
+    @together(_velocities)
     def velocity(self, t: Time, x: Tensor) -> Tensor:
-        return self.model.velocity(t, x, **self.given)
+        return self.model.velocity(t, x, **self.condition)
 
     def _denoisers(self, times: Times, like: Tensor) -> Sequence[At]:
-        return fields_at(self.model.denoiser, times, like, **self.given)
+        return fields_at(self.model.denoiser, times, like, **self.condition)
 
     @together(_denoisers)
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
-        return self.model.denoiser(t, x, **self.given)
+        return self.model.denoiser(t, x, **self.condition)
 
     def rows(self, keep: Tensor) -> Process:
         own = {
-            name for name, value in self.given.items() if isinstance(value, Tensor) and value.ndim and len(value) > 1
+            name for name, value in self.condition.items() if isinstance(value, Tensor) and value.ndim and len(value) > 1
         }
         if not own:
             return self
-        narrow = {name: value[keep] if name in own else value for name, value in self.given.items()}
+        narrow = {name: value[keep] if name in own else value for name, value in self.condition.items()}
         return ModelODE(self.model, narrow, self.interval)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sdeflow.errors import ArgumentError
+from sdeflow.processes.affine import combined
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.parameters import finite_number
 from sdeflow.processes.schedule import Schedule
-from sdeflow.processes.together import At, combined, fields_at, together
+from sdeflow.processes.together import At, fields_at, together
 from sdeflow.types import Time
 
 __all__ = ["Preconditioned"]

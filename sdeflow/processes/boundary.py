@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from sdeflow.errors import ArgumentError
-from sdeflow.processes.together import At
+from sdeflow.processes.together import At, fields_at
 from sdeflow.types import Time, Times
 
 __all__ = [
@@ -213,4 +213,6 @@ class UserField(nn.Module):
 
     def at_times(self, times: Times, like: Tensor) -> Sequence[At]:
         """See :func:`~sdeflow.processes.together.fields_at`."""
+        if hasattr(self.function, "at_times"):  # a field of the library's own, which checks and prepares for itself
+            return fields_at(self.function, times, like)
         return [partial(self, t) for t in times_for(times, like, self.interval).unbind()]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
-from sdeflow.types import Time
+from sdeflow.processes.together import At, fields_at, together
+from sdeflow.types import Time, Times
 
 __all__ = ["DerivedSDE", "take_over"]
 
@@ -33,6 +36,10 @@ class DerivedSDE(SDE, precise_time=True):
         self.original = original
         take_over(self, original)
 
+    def _diffusions(self, times: Times, like: Tensor) -> Sequence[At]:
+        return fields_at(self.original.diffusion, times, like)
+
+    @together(_diffusions)
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return self.original.diffusion(t, x)
 

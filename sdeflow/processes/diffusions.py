@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from sdeflow.errors import ArgumentError
+from sdeflow.processes.affine import Affine, Values
 from sdeflow.processes.boundary import as_time, check_interval
 from sdeflow.processes.parameters import finite_number, gaussian
 from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.schedules import CosineVPSchedule, SubVPSchedule, VESchedule, VPSchedule
 from sdeflow.processes.sde import SDE
-from sdeflow.types import Time
+from sdeflow.processes.together import At, doubles_of, together
+from sdeflow.types import Time, Times
 
 __all__ = [
     "CosineVariancePreserving",
@@ -54,9 +59,18 @@ class ScheduledDiffusion(SDE, precise_time=True):
         self.schedule: Schedule = schedule
         self.prior_deviation = prior_deviation
 
+    def _drifts(self, times: Times, like: Tensor) -> Sequence[At]:
+        nothing: Sequence[Any] = [None] * len(times)
+        return Affine(self.schedule.drift_rate(doubles_of(times, like)), None, nothing, like)
+
+    @together(_drifts)
     def drift(self, t: Time, x: Tensor) -> Tensor:
         return self.schedule.drift_rate(t).to(x.dtype) * x
 
+    def _diffusions(self, times: Times, like: Tensor) -> Sequence[At]:
+        return Values(self.schedule.squared_diffusion(doubles_of(times, like)).clamp_min(0).sqrt(), like)
+
+    @together(_diffusions)
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return self.schedule.squared_diffusion(t).clamp_min(0).sqrt().to(x.dtype)
 

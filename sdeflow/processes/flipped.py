@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
+from sdeflow.processes.affine import scaled
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
@@ -43,6 +45,15 @@ def _denoisers(self: FlippedSDE | FlippedODE, times: Times, like: Tensor) -> Seq
     return fields_at(self.original.denoiser, self.reflect(times), like)
 
 
+def _drifts(self: FlippedSDE | FlippedODE, times: Times, like: Tensor) -> Sequence[At]:
+    mirrored = fields_at(self.original.drift, self.reflect(times), like)
+    return scaled(torch.full((len(times),), -1.0, dtype=torch.float64, device=like.device), mirrored, like)
+
+
+def _diffusions(self: FlippedSDE, times: Times, like: Tensor) -> Sequence[At]:
+    return fields_at(self.original.diffusion, self.reflect(times), like)
+
+
 class Flipped(Process):
     """What a flipped process has from the original: looked up there, so that making one for a solve costs next to nothing."""
 
@@ -71,6 +82,7 @@ class FlippedSDE(Flipped, SDE, precise_time=True):
     original: SDE
     noise, additive, commutative, calculus = map(_of_the_original, ("noise", "additive", "commutative", "calculus"))
 
+    @together(_drifts)
     def drift(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.drift(self.reflect(t), x)
 
@@ -78,6 +90,7 @@ class FlippedSDE(Flipped, SDE, precise_time=True):
     def denoiser(self, t: Time, x: Tensor) -> Tensor:
         return self.original.denoiser(self.reflect(t), x)
 
+    @together(_diffusions)
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return self.original.diffusion(self.reflect(t), x)
 
@@ -98,6 +111,7 @@ class FlippedODE(Flipped, ODE, precise_time=True):
         narrow = self.original.rows(keep)
         return self if narrow is self.original else flip(narrow)
 
+    @together(_drifts)
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         return -self.original.velocity(self.reflect(t), x)
 

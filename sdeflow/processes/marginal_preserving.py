@@ -6,18 +6,21 @@ because ε depends on t only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError
+from sdeflow.processes.affine import Values, added, scaled
 from sdeflow.processes.boundary import UserField, as_time, state_time
 from sdeflow.processes.derived import take_over
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
-from sdeflow.types import Field, Time
+from sdeflow.processes.together import At, doubles_of, fields_at, together
+from sdeflow.types import Field, Time, Times
 
 __all__ = ["MarginalPreserving"]
 
@@ -59,10 +62,23 @@ class MarginalPreserving(SDE, precise_time=True):
             )
         return torch.where((value < 0) & (value >= -ROUNDING), 0, value)
 
+    def _epsilons(self, times: Times, like: Tensor) -> Tensor:
+        column = doubles_of(times, like)[:, None]
+        return self._epsilon(column, column).to(torch.float64).expand_as(column)[:, 0]
+
+    def _drifts(self, times: Times, like: Tensor) -> Sequence[At]:
+        velocity, score = (fields_at(field, times, like) for field in (self.flow.velocity, self.score))
+        return added(velocity, scaled(self.direction * self._epsilons(times, like), score, like))
+
+    @together(_drifts)
     def drift(self, t: Time, x: Tensor) -> Tensor:
         assert self.score is not None
         return self.flow.velocity(t, x) + self.direction * self._epsilon(t, x) * self.score(t, x)
 
+    def _diffusions(self, times: Times, like: Tensor) -> Sequence[At]:
+        return Values((2 * self._epsilons(times, like)).sqrt(), like)
+
+    @together(_diffusions)
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         return (2 * self._epsilon(t, x)).sqrt()
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from torch import Tensor
 
+from sdeflow.processes.affine import Values, added, scaled
 from sdeflow.processes.boundary import UserField
 from sdeflow.processes.derived import take_over
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.sde import SDE
-from sdeflow.types import Field, Time
+from sdeflow.processes.together import At, doubles_of, fields_at, together
+from sdeflow.types import Field, Time, Times
 
 __all__ = ["ProbabilityFlow"]
 
@@ -24,6 +29,14 @@ class ProbabilityFlow(ODE, precise_time=True):
         take_over(self, sde)
         self.score = UserField(score, "score", sde.interval)
 
+    def _velocities(self, times: Times, like: Tensor) -> Sequence[At]:
+        noise = fields_at(self.sde.diffusion, times, like)
+        if not isinstance(noise, Values) or self.sde.noise != "diagonal":
+            return [partial(self.velocity, t) for t in doubles_of(times, like).unbind()]
+        f, score = (fields_at(field, times, like) for field in (self.sde.drift, self.score))
+        return added(f, scaled(-0.5 * self.direction * noise.values.square(), score, like))
+
+    @together(_velocities)
     def velocity(self, t: Time, x: Tensor) -> Tensor:
         assert self.score is not None
         sigma_score = self.sde.covariance_times(t, x, self.score(t, x))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdeflow.calculus.inference import in_inference_mode, outside_inference_mode
 from sdeflow.errors import ArgumentError
+from sdeflow.processes.affine import combined
 from sdeflow.processes.boundary import (
     as_time,
     check_diffusion,
@@ -18,7 +19,7 @@ from sdeflow.processes.boundary import (
     check_interval,
     state_time,
 )
-from sdeflow.processes.together import At, combined, doubles_of, fields_at, together
+from sdeflow.processes.together import At, doubles_of, fields_at, together
 from sdeflow.types import Field, Time, Times
 
 if TYPE_CHECKING:

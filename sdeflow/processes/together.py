@@ -18,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from sdeflow.types import Times
 
-__all__ = ["At", "combined", "doubles_of", "fields_at", "has_hooks", "together"]
+__all__ = ["At", "doubles_of", "fields_at", "has_hooks", "together"]
 
 At = Callable[[Tensor], Tensor]
 """A field at one time: a function of x."""
@@ -79,13 +79,3 @@ def has_hooks(module: nn.Module) -> bool:
     """Whether more happens in a call of a module than its ``forward``."""
     own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return bool(own or _has_any_global_hook())
-
-
-def combined(of_x: Tensor, of_value: Tensor, fields: Sequence[At], like: Tensor) -> Sequence[At]:
-    """p x + q f(x) at each of some times, for numbers p and q of each."""
-
-    def one(p: Tensor, q: Tensor, field: At) -> At:
-        return lambda x: torch.addcmul(p * x, q, field(x))
-
-    columns = (v.to(like.dtype).expand(len(fields)).unbind() for v in (of_x, of_value))
-    return [one(p, q, field) for p, q, field in zip(*columns, fields, strict=True)]

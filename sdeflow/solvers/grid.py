@@ -8,7 +8,7 @@ would have without them, that grid is taken as it is, so that asking for more ou
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -150,7 +150,7 @@ def _split(times: Sequence[float], dt: float, rounding: float) -> Grid:
 _kept = lru_cache(maxsize=16)(_split)  # the grid of the last solve is most often that of the next
 
 
-def _given(times: Sequence[float], steps: Any, rounding: float) -> Grid:
+def _given(times: Sequence[float], steps: Any, rounding: float, said: Callable[[float], float]) -> Grid:
     """An explicit grid, with the save times among its nodes."""
     try:
         nodes = np.asarray(list(steps), dtype=float)
@@ -165,7 +165,8 @@ def _given(times: Sequence[float], steps: Any, rounding: float) -> Grid:
     tolerance = max(ROUNDING * np.diff(nodes).min(), rounding)
     if abs(nodes[0] - times[0]) > tolerance or abs(nodes[-1] - times[-1]) > tolerance:
         raise ArgumentError(
-            f"steps runs between {nodes[0]:.9g} and {nodes[-1]:.9g} but the solve between {times[0]:.9g} and {times[-1]:.9g}; "
+            f"steps runs from {said(nodes[0]):.9g} to {said(nodes[-1]):.9g} but the solve from {said(times[0]):.9g} to "
+            f"{said(times[-1]):.9g}; "
             f"make t and steps begin and end together."
         )
     nodes[0], nodes[-1] = times[0], times[-1]
@@ -175,7 +176,12 @@ def _given(times: Sequence[float], steps: Any, rounding: float) -> Grid:
 
 
 def fixed_grid(
-    times: Sequence[float], dt: Any, steps: Any, breakpoints: Sequence[float] = (), rounding: float = 0.0
+    times: Sequence[float],
+    dt: Any,
+    steps: Any,
+    breakpoints: Sequence[float] = (),
+    rounding: float = 0.0,
+    said: Callable[[float], float] = float,
 ) -> Grid:
     """The grid for increasing save times, from exactly one of dt and steps.
 
@@ -185,9 +191,10 @@ def fixed_grid(
         steps: A number of steps, or the grid itself (increasing here), or None.
         breakpoints: Times that become nodes although they are not save times.
         rounding: How far the times may be from the ones that were meant.
+        said: A time as the caller said it, for messages.
     """
     if steps is not None and not isinstance(steps, (int, np.integer, float, bool, str)):
-        return _given(sorted({*times, *breakpoints}), steps, rounding).only(times)
+        return _given(sorted({*times, *breakpoints}), steps, rounding, said).only(times)
     if steps is not None:
         if isinstance(steps, (bool, float, str)) or steps < 1:
             raise ArgumentError(f"steps={steps!r} is neither a whole number ≥ 1 nor a grid of times.")

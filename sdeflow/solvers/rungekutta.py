@@ -15,12 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdeflow.processes.process import Process
+from sdeflow.solvers.moments import moments
 from sdeflow.solvers.stochastic_tableaus import FIRST, Row, StochasticTableau, Weights
 from sdeflow.solvers.terms import Advance, Terms, along
+from sdeflow.types import Times
 
 __all__ = ["RungeKutta"]
 
@@ -48,6 +52,9 @@ class RungeKutta:
         names = {"torch": torch, "add": torch.add, "along": along, "Advance": Advance, "plus_each": _plus_each}
         exec(compile(self.source, f"<a tableau, written out: {next(_serial)}>", "exec"), names)
         self._step = names["step"]
+
+    def plan(self, process: Process, times: Sequence[Times], x: Tensor) -> Sequence[Any] | None:
+        return moments(process, times, x)
 
     def step(
         self, terms: Terms, times: Sequence[Tensor], x: Tensor, first: Tensor | None = None, error: bool = False

@@ -249,7 +249,7 @@ def _grid(
     steps = as_sequence(steps)
     if decreasing and isinstance(steps, Sequence) and not isinstance(steps, str):
         steps = [process.reflect(float(value)) for value in steps]
-    return fixed_grid(forward, dt, steps, breakpoints, rounding)
+    return fixed_grid(forward, dt, steps, breakpoints, rounding, process.reflect if decreasing else float)
 
 
 def _finish(outcome: Outcome, times: list[float], stats: dict[str, Any], on_failure: str) -> Solution:

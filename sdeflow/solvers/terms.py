@@ -32,6 +32,7 @@ from sdeflow.processes.process import Process, prepared
 from sdeflow.processes.sde import SDE
 from sdeflow.processes.together import At
 from sdeflow.solvers.job import Counter
+from sdeflow.solvers.moments import Moment
 
 __all__ = ["Advance", "Step", "Stepper", "Terms", "along", "root"]
 
@@ -82,13 +83,13 @@ class Terms:
         if isinstance(process, SDE):
             self._diffusion = prepared(process, "diffusion")
 
-    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+    def drift(self, t: Tensor | Moment, x: Tensor) -> Tensor:
         self.counter.drift += 1
-        return check_field("drift", self._drift(t, x), x)
+        return check_field("drift", t.drift(x) if isinstance(t, Moment) else self._drift(t, x), x)
 
-    def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
+    def diffusion(self, t: Tensor | Moment, x: Tensor) -> Tensor:
         self.counter.diffusion += 1
-        g = self._diffusion(t, x)
+        g = t.diffusion(x) if isinstance(t, Moment) else self._diffusion(t, x)  # type: ignore[misc]
         if not (self.remember and isinstance(g, float)):
             return check_diffusion(self._noise, g, x)
         number, tensor = self.constant

@@ -96,6 +96,99 @@ def test_the_denoiser_at_many_times_is_that_at_each(name, places, dtype, seed):
             torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+def own_noise(t, x):
+    return 0.3 + 0.1 * torch.sin(x)
+
+
+COEFFICIENTS = {
+    **{name: make for name, make in PROCESSES.items() if name != "own"},
+    "diffusion": sf.processes.VariancePreserving,
+    "sub-VP flow": lambda: (p := sf.processes.SubVariancePreserving()).probability_flow(LAW.along(p).score),
+    "Ornstein-Uhlenbeck reversed": lambda: sf.processes.OrnsteinUhlenbeck().reverse(lambda t, x: -x * (1 + t)),
+    "own noise reversed": lambda: sf.SDE(lambda t, x: -t * x, own_noise).reverse(lambda t, x: -x),
+    "Stratonovich": lambda: sf.SDE(lambda t, x: -t * x, own_noise, calculus="stratonovich").reverse(
+        lambda t, x: -x, clock="backward"
+    ),
+    "noise of time": lambda: straight().sde(lambda t: t * (1 - t)),
+    "preserving the diffusion": lambda: VP.marginal_preserving(LAW.along(VP).score, lambda t: 0.5 + 0 * t),
+    "churned": lambda: sf.processes.Churn(denoising("data").ode(), 5.0, low=0.05),
+    "two networks": lambda: sf.models.StochasticInterpolant(
+        net, sf.paths.LinearPath().base((2,)), score_net=lambda t, x: -x
+    ).sde(lambda t: t * (1 - t)),
+}
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+@settings(max_examples=25, deadline=None)
+@given(
+    places=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5),
+    dtype=st.sampled_from([torch.float32, D]),
+    seed=st.integers(0, 99),
+)
+def test_coefficients_at_many_times_are_those_at_each(name, places, dtype, seed):
+    """Up to the rounding of a chain of conversions in the dtype of the state."""
+    for process in (one := COEFFICIENTS[name](), one.flip()):
+        start, end = process.interval
+        times = torch.tensor([start + (end - start) * p for p in places], dtype=D)
+        x = torch.randn(3, 2, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+        rounding = {"rtol": 1e-4, "atol": 1e-4} if dtype is torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
+        for kind in ("drift", "diffusion") if process.noise != "none" else ("drift", "velocity"):
+            coefficient = getattr(process, kind)
+            for t, field in zip(times, fields_at(coefficient, times.numpy(), x), strict=True):
+                found, expected = field(x), coefficient(t, x)
+                assert found.dtype is dtype
+                torch.testing.assert_close(found.expand_as(x), expected.expand_as(x), **rounding)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "rk4", "euler-maruyama", "shark", "slowrk"])
+def test_a_step_that_was_planned_is_the_step(method):
+    """A subclass whose drift is its own has the same solution; both have asked the model as often as the counter says."""
+    calls = []
+
+    def counted(t, x):
+        calls.append(t)
+        return torch.sin(x + 3 * t)
+
+    class Own(sf.processes.reversal.BackwardReversal, precise_time=True):
+        def drift(self, t, x):
+            return super().drift(t, x)
+
+    class OwnFlow(sf.models.ode.ModelODE, precise_time=True):
+        def velocity(self, t, x):
+            return super().velocity(t, x)
+
+    model = sf.models.DenoisingScoreMatching(counted, VP, (2,))
+    noisy = method not in ("euler", "heun", "rk4")
+    plain = model.sde() if noisy else model.ode()
+    own = Own(model.process, plain.score.function) if noisy else OwnFlow(model, {}, model.interval)
+    x, finals = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=D), []
+    for process in (plain, own):
+        calls.clear()
+        sol = sf.solve(process, x, steps=12, method=method, seed=0)
+        assert len(calls) == sol.stats["nfe_drift"]
+        finals.append(sol.final)
+    torch.testing.assert_close(*finals, rtol=1e-9, atol=1e-9)
+
+
+def test_a_velocity_and_a_score_of_one_prediction_are_one_evaluation():
+    """Not those of two networks, nor of one under other conditions."""
+    calls = []
+
+    def counted(t, x, shift=0.0):
+        calls.append(shift)
+        return torch.sin(x + 3 * t) + shift
+
+    model = sf.models.FlowMatching(counted, sf.paths.LinearPath().base((2,)))
+    x = torch.zeros(1, 2)
+    sf.solve(model.sde(lambda t: t * (1 - t)), x, steps=5, method="euler-maruyama", seed=0)
+    assert len(calls) == 5
+    calls.clear()
+    other = sf.models.ode.Conditional(model, "score", {"shift": 1.0})
+    mixed = model.ode().marginal_preserving(other, lambda t: t * (1 - t))
+    sf.solve(mixed, x, (0.0, 0.9), steps=5, method="euler-maruyama", seed=0)
+    assert sorted(calls) == [0.0] * 5 + [1.0] * 5
+
+
 def test_what_a_subclass_overrides_is_asked():
     x, t = torch.ones(3, 2), np.array([0.5])
     plain, halved, doubled, still = (

@@ -145,3 +145,9 @@ def test_nothing_is_carried_over_a_jump(method):
     x0 = torch.zeros(3, 1, dtype=torch.float64)
     final = sf.solve(jump, x0, steps=10, breakpoints=[0.5], method=method, brownian=path).final
     torch.testing.assert_close(final, 0.1 * path(0.0, 0.5) + path(0.5, 1.0), rtol=0, atol=1e-12)
+
+
+def test_a_grid_that_ends_elsewhere_is_named_on_the_callers_clock():
+    process = sf.processes.VariancePreserving(interval=(0.001, 1.0)).reverse(lambda t, x: -x, clock="backward")
+    with pytest.raises(sf.ArgumentError, match=r"steps runs from 1 to 0\.01 but the solve from 1 to 0\.001"):
+        sf.solve(process, torch.zeros(1, 1), steps=[1.0, 0.5, 0.01], seed=0)
