@@ -19,6 +19,7 @@ from torch import nn
 import sdeflow as sf
 
 STEPS, BOUND = 20, 1.1
+PLAIN = ("euler", "heun", "euler-maruyama", "shark")  # methods that know nothing of schedules
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  # the network, an event, rows of a batch
     "unet": (lambda: sf.networks.UNet((8, 8), width=16), (8, 8), 64),
     "mlp": (lambda: sf.networks.MLP(2, width=128), (2,), 256),
@@ -45,7 +46,7 @@ def costs(network: str, repeats: int) -> list[dict[str, Any]]:
             net(t, x)  # and let go at once: what is kept takes fresh memory, and longer
 
     calls: dict[str, Callable[[], Any]] = {"network": evaluations}
-    for method in [m for m in sf.methods() if "schedule" in m.needs]:
+    for method in [m for m in sf.methods() if "schedule" in m.needs or m.name in PLAIN]:
         process = model.ode() if method.ode_order is not None else model.sde()
         calls[method.name] = lambda p=process, m=method: sf.solve(p, x, steps=STEPS, method=m.name, seed=0)
     with torch.no_grad():

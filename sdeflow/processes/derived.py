@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sdeflow.processes.affine import Values, added, scaled
 from sdeflow.processes.process import Process
 from sdeflow.processes.sde import SDE
 from sdeflow.processes.together import At, fields_at, together
-from sdeflow.types import Time, Times
+from sdeflow.types import Field, Time, Times
 
-__all__ = ["DerivedSDE", "take_over"]
+__all__ = ["DerivedSDE", "drifts_with_score", "take_over"]
 
 
 def take_over(derived: Process, original: Process) -> None:
@@ -20,6 +21,15 @@ def take_over(derived: Process, original: Process) -> None:
     derived.confined = original.confined
     derived.schedule = original.schedule
     derived.score = original.score
+
+
+def drifts_with_score(sde: SDE, score: Field | None, factor: float, times: Times, like: Tensor) -> Sequence[At] | None:
+    """f + c Σ∇log p at many times, for an SDE in Itô form whose noise is a number at each; None for any other."""
+    noise = fields_at(sde.diffusion, times, like)
+    if not isinstance(noise, Values) or sde.noise != "diagonal":
+        return None
+    f = fields_at(sde.drift, times, like)
+    return added(f, scaled(factor * noise.values.square(), fields_at(score, times, like), like))
 
 
 class DerivedSDE(SDE, precise_time=True):

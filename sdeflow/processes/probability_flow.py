@@ -7,12 +7,11 @@ from functools import partial
 
 from torch import Tensor
 
-from sdeflow.processes.affine import Values, added, scaled
 from sdeflow.processes.boundary import UserField
-from sdeflow.processes.derived import take_over
+from sdeflow.processes.derived import drifts_with_score, take_over
 from sdeflow.processes.ode import ODE
 from sdeflow.processes.sde import SDE
-from sdeflow.processes.together import At, doubles_of, fields_at, together
+from sdeflow.processes.together import At, doubles_of, together
 from sdeflow.types import Field, Time, Times
 
 __all__ = ["ProbabilityFlow"]
@@ -30,11 +29,8 @@ class ProbabilityFlow(ODE, precise_time=True):
         self.score = UserField(score, "score", sde.interval)
 
     def _velocities(self, times: Times, like: Tensor) -> Sequence[At]:
-        noise = fields_at(self.sde.diffusion, times, like)
-        if not isinstance(noise, Values) or self.sde.noise != "diagonal":
-            return [partial(self.velocity, t) for t in doubles_of(times, like).unbind()]
-        f, score = (fields_at(field, times, like) for field in (self.sde.drift, self.score))
-        return added(f, scaled(-0.5 * self.direction * noise.values.square(), score, like))
+        planned = drifts_with_score(self.sde, self.score, -0.5 * self.direction, times, like)
+        return [partial(self.velocity, t) for t in doubles_of(times, like).unbind()] if planned is None else planned
 
     @together(_velocities)
     def velocity(self, t: Time, x: Tensor) -> Tensor:

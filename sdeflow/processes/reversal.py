@@ -16,12 +16,11 @@ from functools import partial
 from torch import Tensor
 
 from sdeflow.errors import choose
-from sdeflow.processes.affine import Values, added, scaled
 from sdeflow.processes.boundary import UserField
-from sdeflow.processes.derived import DerivedSDE
+from sdeflow.processes.derived import DerivedSDE, drifts_with_score
 from sdeflow.processes.flipped import FlippedSDE
 from sdeflow.processes.sde import SDE
-from sdeflow.processes.together import At, doubles_of, fields_at, together
+from sdeflow.processes.together import At, doubles_of, together
 from sdeflow.types import Field, Time, Times
 
 __all__ = ["CLOCKS", "BackwardReversal", "reverse"]
@@ -40,11 +39,8 @@ class BackwardReversal(DerivedSDE, precise_time=True):
         self.score = UserField(score, "score", original.interval)
 
     def _drifts(self, times: Times, like: Tensor) -> Sequence[At]:
-        noise = fields_at(self.original.diffusion, times, like)
-        if not isinstance(noise, Values) or self.noise != "diagonal":
-            return [partial(self.drift, t) for t in doubles_of(times, like).unbind()]
-        f, score = (fields_at(field, times, like) for field in (self.original.drift, self.score))
-        return added(f, scaled(self.direction * noise.values.square(), score, like))
+        planned = drifts_with_score(self.original, self.score, self.direction, times, like)
+        return [partial(self.drift, t) for t in doubles_of(times, like).unbind()] if planned is None else planned
 
     @together(_drifts)
     def drift(self, t: Time, x: Tensor) -> Tensor:
