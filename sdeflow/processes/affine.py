@@ -7,6 +7,7 @@ is made once.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -19,28 +20,47 @@ from sdeflow.processes.together import At
 __all__ = ["Affine", "Asked", "Values", "added", "combined", "scaled"]
 
 
-class Affine(Sequence[At]):
-    """p x + q f(x) at each of some times.
+class Fields(Sequence[At]):
+    """Fields that are only made when one of them is asked for: those in the middle of a chain never are."""
 
-    Arguments:
-        of_x: p, float64 with shape ``(n,)``; None for 0.
-        of_value: q, likewise.
-        fields: f at each time.
-        like: A state, of which the dtype counts.
-    """
-
-    def __init__(self, of_x: Tensor | None, of_value: Tensor | None, fields: Sequence[At], like: Tensor) -> None:
-        self.of_x, self.of_value, self.fields, self.like = of_x, of_value, fields, like
-
-    def __len__(self) -> int:
-        return len(self.fields)
+    def __init__(self, like: Tensor) -> None:
+        self.like = like  # a state, of which the dtype counts
 
     def __getitem__(self, k: Any) -> Any:
         return self._each[k]
 
     @cached_property
     def _each(self) -> list[At]:
-        p, q = (None if v is None else v.to(self.like.dtype).unbind() for v in (self.of_x, self.of_value))
+        return self.made()
+
+    @abstractmethod
+    def made(self) -> list[At]:
+        """Each of them."""
+
+    def numbers(self, v: Tensor) -> Sequence[Tensor]:
+        """The number of each, in the dtype of the state."""
+        return v.to(self.like.dtype).unbind()
+
+
+class Affine(Fields):
+    """p x + q f(x) at each of some times.
+
+    Arguments:
+        of_x: p, float64 with shape ``(n,)``; None for 0.
+        of_value: q, likewise.
+        fields: f at each time.
+        like: A state.
+    """
+
+    def __init__(self, of_x: Tensor | None, of_value: Tensor | None, fields: Sequence[At], like: Tensor) -> None:
+        super().__init__(like)
+        self.of_x, self.of_value, self.fields = of_x, of_value, fields
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def made(self) -> list[At]:
+        p, q = (None if v is None else self.numbers(v) for v in (self.of_x, self.of_value))
         if q is None:
             return [*map(_times_x, p or torch.zeros(len(self)).to(self.like).unbind())]
         if p is None:
@@ -60,24 +80,22 @@ def _both(p: Tensor, q: Tensor, field: At) -> At:
     return lambda x: torch.addcmul(p * x, q, field(x))
 
 
-class Values(Sequence[At]):
+class Values(Fields):
     """A number at each of some times, float64 with shape ``(n,)``, whatever x is."""
 
     def __init__(self, values: Tensor, like: Tensor) -> None:
-        self.values, self.like = values, like
+        super().__init__(like)
+        self.values = values
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, k: Any) -> Any:
-        return self._each[k]
+    def made(self) -> list[At]:
+        return [*map(_constant, self.numbers(self.values))]
 
-    @cached_property
-    def _each(self) -> list[At]:
-        def constant(v: Tensor) -> At:
-            return lambda x: v
 
-        return [*map(constant, self.values.to(self.like.dtype).unbind())]
+def _constant(v: Tensor) -> At:
+    return lambda x: v
 
 
 class Asked(list[At]):
