@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError
+from sdeflow.models.evaluation import evaluating
 from sdeflow.models.flow_matching import FlowMatching
 from sdeflow.models.model import check_condition
 from sdeflow.models.times import TimeLaw
@@ -62,10 +63,11 @@ class RectifiedFlow(FlowMatching):
     def pairs(
         self, n: int, *, seed: int | None = None, solver: dict[str, Any] | None = None, **condition: Any
     ) -> tuple[Tensor, Tensor]:
-        """(Z0, Z1): n base points and the points that the flow carries them to, each ``(n, *event)``."""
+        """(Z0, Z1): n base points and what the flow carries them to, each ``(n, *event)``, in evaluation mode as samples."""
         check_condition(condition, n)
         z0 = Draws(seed).samples(self.base, n)
-        return z0, self.transport(z0, solver=solver, **condition)
+        with evaluating(self):
+            return z0, self.transport(z0, solver=solver, **condition)
 
     @torch.no_grad()
     def straightness(

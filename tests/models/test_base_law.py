@@ -93,6 +93,14 @@ def test_samples_are_those_of_evaluation_mode(process):
     assert torch.equal(drawn(), first)
 
 
+def test_pairs_of_a_reflow_are_those_of_evaluation_mode():
+    model = sf.models.RectifiedFlow(noisy(), sf.paths.LinearPath().base((2,)))
+    state = copy.deepcopy(model.state_dict())
+    first, second = (model.pairs(8, seed=0, solver={"steps": 3, "method": "euler"})[1] for _ in range(2))
+    assert torch.equal(first, second) and model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
 def test_a_point_that_comes_from_outside_the_support_has_density_0():
     base = Independent(Uniform(-torch.ones(2), torch.ones(2)), 1)
     flow = sf.Flow(sf.ODE(lambda t, x: 0 * x), base)
