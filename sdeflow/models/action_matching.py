@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from sdeflow.calculus import gradient
 from sdeflow.errors import ArgumentError
 from sdeflow.models.model import GenerativeModel
+from sdeflow.models.path_bases import check_start
 from sdeflow.models.times import TimeLaw, as_time_law
 from sdeflow.networks import Gradient
 from sdeflow.paths import Coupling, Draws, GaussianPath, PairPath, as_coupling
@@ -30,11 +31,15 @@ class ActionMatching(GenerativeModel):
     Arguments:
         action: s(t, x) and the conditions, with shape ``(B,)``, differentiable in t as well; such as
             ``sf.networks.MLP(2, scalar=True)``.
-        base: The law at t = 0; the data are at t = 1.
+        base: The law at t = 0, as in :class:`FlowMatching`; the data are at t = 1.
         path: Where samples of the marginals between come from; the line between independent pairs by default.
         coupling: As in :class:`FlowMatching`.
-        time: As in :class:`FlowMatching`; a law whose density is not uniform is another loss, so only ``"uniform"``, or
-            :class:`~sdeflow.models.times.Importance`, whose weight undoes it, keep the minimum.
+        time: ``"uniform"``, or :class:`~sdeflow.models.times.Importance`, whose weight undoes its density: the loss is an
+            integral over all times, and with another weight on them its minimum is elsewhere.
+
+    Raises:
+        ArgumentError: The path begins with a base of its own and the base is another, the law of times is another loss, or
+            an argument is of the wrong kind.
 
     References:
         Action Matching: Learning Stochastic Dynamics from Samples (Neklyudov et al., 2023),
@@ -61,10 +66,17 @@ class ActionMatching(GenerativeModel):
             raise ArgumentError(
                 f"the path is {type(path).__name__}; give an sf.paths.GaussianPath, such as PairPath()."
             )
+        check_start(path, base)
+        law = as_time_law(time)
+        if not law.unbiased:
+            raise ArgumentError(
+                f"time={time!r} has no weight that undoes its density, and the action is an integral over all times, whose "
+                f"minimum another density moves; give 'uniform', or sf.models.times.Importance(density)."
+            )
         super().__init__(
             Gradient(action), base, interval=path.interval, schedule="it learns a flow of its own for the marginals"
         )
-        self.path, self.coupling, self.time = path, as_coupling(coupling), as_time_law(time)
+        self.path, self.coupling, self.time = path, as_coupling(coupling), law
 
     def losses(self, x: Tensor, x0: Tensor | None, draws: Draws, **condition: Any) -> Tensor:
         x0, x = self.coupling(self.base_points(x, x0, draws), x, draws)

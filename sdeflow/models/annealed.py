@@ -25,7 +25,8 @@ class AnnealedLangevin(SDE, precise_time=True):
     .. math:: dx = \kappa_i\,\nabla\log p_{t_i}(x)\,dr + \sqrt{2\kappa_i}\,dW, \qquad i \le r < i + 1, \qquad
               \kappa_i = \kappa\,s(t_i)^2
 
-    With N steps a level the step size is κ s²/N, NCSN's α_i = ε σ_i²/σ_L² with ε = κσ_L²/N.
+    With N Euler steps a level, each is NCSN's :math:`x + \tfrac{\alpha_i}2\nabla\log p + \sqrt{\alpha_i}\,z` with
+    α_i = 2κs²/N, its α_i = ε σ_i²/σ_L² with ε = 2κσ_L²/N.
 
     Arguments:
         score: ∇log p_t(x), a function of (t, x), such as ``model.score``.

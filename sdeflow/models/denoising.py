@@ -3,8 +3,8 @@ r"""Denoising score matching: regress on the score of the noise that was added, 
 .. math:: L(\theta) = E\,\lambda(t)\,\big\|s_\theta(t, x_t) - \nabla\log p(x_t \mid x)\big\|^2, \qquad
           x_t = a(t)\,x + s(t)\,\varepsilon,
 
-is least at :math:`s_\theta = \nabla\log p_t`. Noise, data and v-prediction are the same loss of other outputs. With λ = g²/2
-and t uniform it bounds the negative log-likelihood of the reversed SDE up to a constant.
+is least at :math:`s_\theta = \nabla\log p_t`. Noise, data and v-prediction are the same loss of other outputs. With t uniform
+on (t0, t1) and λ = (t1 − t0) g²/2 it bounds the negative log-likelihood of the reversed SDE up to a constant.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class DenoisingScoreMatching(GenerativeModel):
         process: The noising diffusion: it has a schedule.
         event_shape: The shape of one sample.
         predicts: ``"noise"``, ``"score"``, ``"data"``, or ``"v"``: a ε − s x_data.
-        weighting: ``"variance"`` (λ = s²), ``"likelihood"`` (λ = g²/2), ``"min-snr"``, ``"edm"``, ``"data"``, or λ(t), a
-            function of float64 times.
+        weighting: ``"variance"`` (λ = s²), ``"likelihood"`` (λ = (t1 − t0) g²/2), ``"min-snr"``, ``"edm"``,
+            ``"data"``, or λ(t), a function of float64 times. The likelihood is bounded where ``time`` is uniform, or an
+            :class:`~sdeflow.models.times.Importance`.
         time: ``"uniform"``, ``"logit-normal"``, ``"lognormal"``, or a law of :mod:`sdeflow.models.times`.
         base: The law at t1 that sampling starts from; by default the prior of the process, which is only near it.
         cut: The part of the interval that is left out at the data where the score is infinite there.

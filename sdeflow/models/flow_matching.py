@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError
 from sdeflow.models.model import GenerativeModel, squared_error
+from sdeflow.models.path_bases import check_start, is_normal
 from sdeflow.models.times import TimeLaw, as_time_law
-from sdeflow.paths import Coupling, Draws, GaussianPath, Given, LinearPath, as_coupling
+from sdeflow.paths import Coupling, Draws, GaussianPath, LinearPath, as_coupling
 from sdeflow.processes.schedule import Schedule
 
 __all__ = ["FlowMatching"]
@@ -33,14 +33,15 @@ class FlowMatching(GenerativeModel):
 
     Arguments:
         net: v(t, x) and the conditions, with the shape of x; t runs from the base at 0 to the data at 1.
-        base: The law at t = 0.
+        base: The law at t = 0: any on a path between pairs, or where the path begins without the data, as the straight line
+            and the cosine do; else the path's own, ``path.base(event)``, as N(0, 80² I) of :class:`~sdeflow.paths.EDMPath`.
         path: A :class:`~sdeflow.paths.GaussianPath`; the straight line by default.
         coupling: ``"independent"``, ``"optimal-transport"``, ``"entropic"``, ``"given"``, or a
             :class:`~sdeflow.paths.Coupling`.
         time: ``"uniform"``, ``"logit-normal"``, ``"lognormal"``, or a law of :mod:`sdeflow.models.times`.
 
     Raises:
-        ArgumentError: The path needs a normal base and the base is another, or an argument is of the wrong kind.
+        ArgumentError: The path begins with a base of its own and the base is another, or an argument is of the wrong kind.
 
     References:
         Flow Matching for Generative Modeling (Lipman et al., 2023), https://arxiv.org/abs/2210.02747;
@@ -71,13 +72,12 @@ class FlowMatching(GenerativeModel):
             raise ArgumentError(
                 f"the path is {type(path).__name__}; give an sf.paths.GaussianPath, such as LinearPath()."
             )
+        check_start(path, base)
         coupling = as_coupling(coupling)
         super().__init__(net, base, interval=path.interval, schedule=marginal_schedule(path, base, coupling))
         self.path, self.coupling, self.time = path, coupling, as_time_law(time)
 
     def losses(self, x: Tensor, x0: Tensor | None, draws: Draws, **condition: Any) -> Tensor:
-        if x0 is None and isinstance(self.coupling, Given):
-            raise ArgumentError("coupling='given' learns from pairs: give x0=, the base point of each row of x.")
         x0, x = self.coupling(self.base_points(x, x0, draws), x, draws)
         t, weight = self.time.draw(x, draws, self.path.regular, self.path.schedule)
         noise, z = self.path.split(x0, x, draws)
@@ -88,29 +88,10 @@ class FlowMatching(GenerativeModel):
 
 def marginal_schedule(path: GaussianPath, base: Distribution, coupling: Coupling) -> Schedule | str:
     """a(t) and s(t) of the marginals, or the sentence that says why there are none."""
-    normal = is_normal(base, path.base_deviation)
-    if path.given == "data" and path.schedule is None and not is_normal(base, 1.0):
-        raise ArgumentError(
-            f"the path's noise is the base point, ε ~ N(0, I), but the base is {base}; "
-            f"take that base, or a path between pairs: sf.paths.PairPath()."
-        )
     if path.schedule is None:
         return f"the path, {type(path).__name__}, is not a(t)·data + s(t)·noise"
-    if not normal:
+    if not is_normal(base, path.base_deviation):
         return f"the base, {base}, is not N(0, {path.base_deviation:g}² I)"
     if not coupling.independent:
         return f"the coupling, {coupling}, makes the base depend on the data"
     return path.schedule
-
-
-def is_normal(base: Distribution, deviation: float) -> bool:
-    """Whether a law is N(0, deviation² I), as independent coordinates or with a covariance."""
-    if isinstance(base, MultivariateNormal):
-        identity = torch.eye(base.loc.shape[-1], dtype=base.loc.dtype, device=base.loc.device)
-        close = (base.covariance_matrix / deviation**2 - identity).abs().max() < 1e-5
-        return bool((base.loc == 0).all()) and bool(close)
-    inner = base.base_dist if isinstance(base, Independent) else None
-    if not isinstance(inner, Normal):
-        return False
-    close = abs(inner.scale / deviation - 1).max() < 1e-5
-    return bool((inner.loc == 0).all()) and bool(close)

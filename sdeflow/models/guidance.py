@@ -6,6 +6,7 @@ predicts is that of all four, whatever it predicts, and an addition to the score
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from sdeflow.models.model import CUT, GenerativeModel
 from sdeflow.paths import Draws, Purpose
 from sdeflow.processes.boundary import as_time
 from sdeflow.processes.parameters import finite_number
+from sdeflow.processes.schedule import Schedule
 from sdeflow.types import Field, Time
 
 __all__ = ["classifier_free", "drop_conditions", "guided"]
@@ -39,18 +41,30 @@ class Blend(nn.Module):
         return without + self.scale * (with_it - without)
 
 
+# What an addition to the score is in each quantity, as a multiple of it. That to the velocity, (ȧ/a)s² − sṡ, is the −g²/2 of
+# the probability flow, which is finite where s is 0 and ṡ infinite.
+SHARES: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
+    "score": lambda schedule, t: torch.ones_like(t),
+    "noise": lambda schedule, t: -schedule.s(t),
+    "data": lambda schedule, t: schedule.variance(t) / schedule.a(t),
+    "velocity": lambda schedule, t: -0.5 * schedule.squared_diffusion(t),
+    "v": lambda schedule, t: -schedule.s(t) * (schedule.a(t) + schedule.variance(t) / schedule.a(t)),
+}
+
+
 class Pulled(nn.Module):
     """The network plus what an addition to the score is in its own quantity."""
 
     def __init__(self, model: GenerativeModel, grad_log_likelihood: Field, scale: float) -> None:
         super().__init__()
         self.net, self.pull, self.scale = model.net, grad_log_likelihood, scale
-        self.coefficients = model.coefficients
+        self.schedule, self.predicts = model.schedule, model.predicts
 
     def forward(self, t: Time, x: Tensor, **condition: Any) -> Tensor:
-        _, of_prediction = self.coefficients("score", as_time(t, x))  # score = p x + q · prediction
+        assert self.schedule is not None
+        share = SHARES[self.predicts](self.schedule, as_time(t, x))
         value: Tensor = self.net(t, x, **condition)
-        return value + (self.scale / of_prediction).to(x.dtype) * self.pull(t, x)
+        return value + (self.scale * share).to(x.dtype) * self.pull(t, x)
 
 
 def classifier_free(model: Model, scale: float, null: dict[str, Any]) -> Model:

@@ -17,6 +17,7 @@ from sdeflow.models.base_law import check_base, moved
 from sdeflow.models.evaluation import evaluating
 from sdeflow.models.ode import Conditional, ModelODE
 from sdeflow.paths import Coupling, Draws, Given, Independent
+from sdeflow.paths.change import start_scale
 from sdeflow.processes.affine import Asked, combined
 from sdeflow.processes.boundary import as_time, check_field, check_interval, state_time, times_for
 from sdeflow.processes.conversions import QUANTITIES, coefficients
@@ -257,7 +258,9 @@ class GenerativeModel(nn.Module, ABC):
         Where the score is infinite at the data, its interval stops a thousandth short of them.
 
         Arguments:
-            epsilon: ε ≥ 0, a number or a function of t.
+            epsilon: ε ≥ 0, a number or a function of t. Methods that walk by the noise level (``ancestral``,
+                ``sde-dpmpp-2m``, ``exponential-heun``) integrate ∫ε/s² dt, infinite for a constant ε where s = 0 at the data,
+                and converge slowly there: give them one that falls as s², as ``lambda t: (1 - t) ** 2`` on the straight line.
             condition: What the network is given besides.
 
         Raises:
@@ -327,7 +330,8 @@ class GenerativeModel(nn.Module, ABC):
                 check_condition(part.condition, n)
         options = {"seed": seed, **(solver or {})} if chosen.noise != "none" else (solver or {})
         with evaluating(chosen):
-            return solve(chosen, Draws(seed).samples(self.base, n), **options).final
+            x0 = start_scale(chosen, self.schedule) * Draws(seed).samples(self.base, n)
+            return solve(chosen, x0, **options).final
 
     def transport(self, x0: Tensor, *, solver: dict[str, Any] | None = None, **condition: Any) -> Tensor:
         """The data points that the flow carries base points to, with the shape of x0; differentiable."""

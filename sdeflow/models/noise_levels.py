@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -43,8 +44,12 @@ def variance(schedule: Schedule, t: Tensor) -> float:
 
 
 def likelihood(schedule: Schedule, t: Tensor) -> Tensor:
-    """λ = g²/2, of the noising clock: its integral over t bounds −log p up to a constant (Song et al., 2021)."""
-    return schedule.squared_diffusion(t) / (2 * schedule.variance(t))
+    """λ = g²/2, of the noising clock, whose integral over t bounds −log p up to a constant (Song et al., 2021).
+
+    Times the length of the interval, since a loss is a mean over t.
+    """
+    start, end = schedule.interval
+    return (end - start) * schedule.squared_diffusion(t) / (2 * schedule.variance(t))
 
 
 def data(schedule: Schedule, t: Tensor) -> Tensor:
@@ -63,6 +68,11 @@ def min_snr(schedule: Schedule, t: Tensor, largest: float = 5.0) -> Tensor:
     return (snr.clamp_max(math.log(largest)) - snr).exp()
 
 
+def on_the_score(weight: Callable[[Tensor], Tensor], schedule: Schedule, t: Tensor) -> Tensor:
+    """λ(t) as it is given, on the squared error of the score."""
+    return weight(t) / schedule.variance(t)
+
+
 WEIGHTINGS: dict[str, Weighting] = {
     "variance": variance,
     "likelihood": likelihood,
@@ -75,8 +85,7 @@ WEIGHTINGS: dict[str, Weighting] = {
 def as_weighting(weighting: str | Callable[[Tensor], Tensor]) -> Weighting:
     """A weighting by its name; a function λ(t) is a weight on the squared error of the score."""
     if callable(weighting):
-        given = weighting
-        return lambda schedule, t: given(t) / schedule.variance(t)
+        return partial(on_the_score, weighting)
     if not isinstance(weighting, str):
         raise ArgumentError(f"weighting={weighting!r} is neither a name nor a function of t.")
     return WEIGHTINGS[choose("weighting", weighting, WEIGHTINGS)]

@@ -71,7 +71,9 @@ class ModelODE(ODE, precise_time=True):
 
     def rows(self, keep: Tensor) -> Process:
         own = {
-            name for name, value in self.condition.items() if isinstance(value, Tensor) and value.ndim and len(value) > 1
+            name
+            for name, value in self.condition.items()
+            if isinstance(value, Tensor) and value.ndim and len(value) > 1
         }
         if not own:
             return self

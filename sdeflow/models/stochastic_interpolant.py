@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from sdeflow.errors import ArgumentError, choose
 from sdeflow.models.model import GenerativeModel
 from sdeflow.models.times import TimeLaw, as_time_law
-from sdeflow.paths import Coupling, Draws, GaussianPath, Interpolant, as_coupling
+from sdeflow.paths import Coupling, Draws, GaussianPath, Interpolant, Purpose, as_coupling
 from sdeflow.processes.boundary import as_time, check_field, state_time
 from sdeflow.processes.sde import SDE
 from sdeflow.types import Field, Time
@@ -27,6 +28,8 @@ __all__ = ["StochasticInterpolant"]
 
 CUT = 1e-4
 SECOND = ("noise", "score")
+PAIRS, INSIDE = 8, (0.2, 0.5, 0.7)  # at which the deviation of a path is looked at
+ROUNDING = 1e-4
 
 
 class StochasticInterpolant(GenerativeModel):
@@ -38,14 +41,16 @@ class StochasticInterpolant(GenerativeModel):
         net: b(t, x) and the conditions, with the shape of x; base at t = 0, data at t = 1.
         base: Any law.
         score_net: The second network, of the same form; None where only the flow is wanted.
-        path: A path between pairs whose deviation depends on t alone, an :class:`~sdeflow.paths.Interpolant` by default.
+        path: A path between pairs, an :class:`~sdeflow.paths.Interpolant` by default. For a score its deviation is a function
+            of t alone, and positive between the ends.
         score_predicts: What the second network stands for: ``"noise"``, η, from which the score is −η/γ, infinite at both ends,
             so that SDEs keep 1e-4 away from them; or ``"score"``, finite throughout where the two laws have scores.
         coupling: As in :class:`FlowMatching`.
         time: As in :class:`FlowMatching`.
 
     Raises:
-        ArgumentError: The path is not one between pairs, or a word is unknown.
+        ArgumentError: The path is not one between pairs, its deviation is not one from which the score_net can learn a score,
+            or a word is unknown.
 
     References:
         Stochastic Interpolants: A Unifying Framework for Flows and Diffusions (Albergo et al., 2023),
@@ -79,6 +84,8 @@ class StochasticInterpolant(GenerativeModel):
         super().__init__(net, base, interval=path.interval, schedule="the score has a network of its own, score_net")
         if score_net is not None and not callable(score_net):
             raise ArgumentError(f"the score_net is {type(score_net).__name__}; give a function of (t, x), or None.")
+        if score_net is not None:
+            check_noise(path, base)
         self.score_net = score_net
         self.path, self.coupling, self.time = path, as_coupling(coupling), as_time_law(time)
         self.score_predicts = choose("score_predicts", score_predicts, SECOND)
@@ -118,3 +125,25 @@ class StochasticInterpolant(GenerativeModel):
         if self.score_net is None:
             raise ArgumentError(f"{type(self).__name__} was made without a score_net, so it has no score and no SDE.")
         return super().sde(epsilon, **condition)
+
+
+def check_noise(path: GaussianPath, base: Distribution) -> None:
+    """Refuse a path of which −η/σ is not the score: E[z/σ | x] is E[z | x]/σ where σ is a function of t alone."""
+    x0 = Draws(0).samples(base, PAIRS)
+    x1 = Draws(1).normals(Purpose.NOISE, x0)
+    start, end = path.interval
+    for part in INSIDE:
+        t = torch.full(
+            (PAIRS, *[1] * (x0.ndim - 1)), start + part * (end - start), dtype=torch.float64, device=x0.device
+        )
+        std = path.std(t, (x0, x1)).expand_as(x0)
+        if not bool((std > 0).all()):
+            raise ArgumentError(
+                f"{type(path).__name__} has no noise at t={float(t[0]):g}, so there is no score to be learned from it; give a "
+                f"path with noise, such as sf.paths.Interpolant(), or no score_net."
+            )
+        if bool(((std - std[:1]).abs() > ROUNDING * std[:1]).any()):
+            raise ArgumentError(
+                f"the std of {type(path).__name__} depends on z, so the score does not follow from its noise; give a path "
+                f"whose std is a function of t alone, such as sf.paths.Interpolant(), or no score_net."
+            )

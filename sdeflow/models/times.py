@@ -39,6 +39,9 @@ class TimeLaw(ABC):
     ends: bool = False
     """Whether a time may be an end of the interval. Where not, rounding to the dtype of the data does not make it one."""
 
+    unbiased: bool = False
+    """Whether a mean with its weights is that over uniform times: an integral over the interval, divided by its length."""
+
     def __init__(self, *, stratified: bool = False) -> None:
         self.stratified = stratified
 
@@ -66,6 +69,8 @@ class TimeLaw(ABC):
 
 class Uniform(TimeLaw):
     """Uniform on the interval."""
+
+    unbiased = True
 
     def quantile(
         self, u: Tensor, interval: tuple[float, float], schedule: Schedule | None
@@ -126,6 +131,8 @@ class Importance(TimeLaw):
     References:
         Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), https://arxiv.org/abs/2101.09258
     """
+
+    unbiased = True
 
     def __init__(self, density: Callable[[Tensor], Tensor], *, cells: int = 1024, stratified: bool = False) -> None:
         super().__init__(stratified=stratified)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sdeflow.errors import ArgumentError
@@ -26,7 +27,7 @@ from sdeflow.processes.schedule import Schedule
 from sdeflow.processes.together import At, doubles_of, fields_at, together
 from sdeflow.types import Field, Time, Times
 
-__all__ = ["change_schedule"]
+__all__ = ["change_schedule", "start_scale"]
 
 
 class RescheduledScore:
@@ -98,7 +99,10 @@ def _scaled(field: At, c: Tensor, x: Tensor) -> Tensor:
 
 
 def change_schedule(process: Process, schedule: Schedule) -> ODE:
-    """The flow of a model on another schedule than its own: the same data and base, other times and scales between.
+    """The flow of a model on another schedule than its own: the same data, other times and scales on the way.
+
+    It begins with noise of the new schedule's deviation, by which ``model.sample(n, process=…)`` scales the draws of its base:
+    80 times as far apart for :class:`~sdeflow.paths.EDMPath` as for the straight line.
 
     Arguments:
         process: A process with a schedule and a denoiser, such as ``model.ode()``.
@@ -130,7 +134,7 @@ def change_schedule(process: Process, schedule: Schedule) -> ODE:
     if not isinstance(schedule, Schedule):
         raise ArgumentError(f"the schedule is {type(schedule).__name__}; give an sf.processes.Schedule.")
     start, end = schedule.interval
-    rising = bool(schedule.log_snr((start + end) / 2) < schedule.log_snr(0.1 * start + 0.9 * end))
+    rising = _rising(schedule)
     inward = CUT * (end - start)
     if rising and not schedule.s(end) > 0:
         schedule = Window(schedule, (start, end - inward))
@@ -139,3 +143,24 @@ def change_schedule(process: Process, schedule: Schedule) -> ODE:
     flow = Rescheduled(process, schedule)
     flow.direction = 1 if rising else -1
     return flow
+
+
+def start_scale(process: Process, trained: Schedule | None) -> float:
+    """What draws of a model's base are multiplied by, to be what a process on another schedule than the model's begins with.
+
+    The noise of the one over that of the other; 1 for the model's own processes, and where there are not two schedules.
+    """
+    schedule = process.schedule
+    if schedule is None or trained is None or schedule is trained or _rising(schedule) != (process.direction > 0):
+        return 1.0
+    return float(schedule.s(_noise_end(schedule)) / trained.s(_noise_end(trained)))
+
+
+def _rising(schedule: Schedule) -> bool:
+    """Whether it runs from noise to data."""
+    start, end = schedule.interval
+    return bool(schedule.log_snr((start + end) / 2) < schedule.log_snr(0.1 * start + 0.9 * end))
+
+
+def _noise_end(schedule: Schedule) -> Tensor:
+    return torch.tensor(schedule.interval[0 if _rising(schedule) else 1], dtype=torch.float64)

@@ -21,16 +21,34 @@ CUT = 1e-4
 
 Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-CURVES: dict[str, Curve] = {  # (α, β) of I = α x0 + β x1
-    "linear": lambda t: (1 - t, t),
-    "trigonometric": lambda t: ((0.5 * math.pi * t).cos(), (0.5 * math.pi * t).sin()),
-}
-NOISES: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": torch.zeros_like,
-    "root": lambda t: (2 * t * (1 - t)).sqrt(),
-    "quadratic": lambda t: t * (1 - t),
-    "sine": lambda t: (math.pi * t).sin().square(),
-}
+
+# Functions with a name of their own, so that a path can be pickled.
+def linear(t: Tensor) -> tuple[Tensor, Tensor]:
+    return 1 - t, t
+
+
+def trigonometric(t: Tensor) -> tuple[Tensor, Tensor]:
+    return (0.5 * math.pi * t).cos(), (0.5 * math.pi * t).sin()
+
+
+def none(t: Tensor) -> Tensor:
+    return torch.zeros_like(t)
+
+
+def root(t: Tensor) -> Tensor:
+    return (2 * t * (1 - t)).sqrt()
+
+
+def quadratic(t: Tensor) -> Tensor:
+    return t * (1 - t)
+
+
+def sine(t: Tensor) -> Tensor:
+    return (math.pi * t).sin().square()
+
+
+CURVES: dict[str, Curve] = {"linear": linear, "trigonometric": trigonometric}  # (α, β) of I = α x0 + β x1
+NOISES: dict[str, Callable[[Tensor], Tensor]] = {"none": none, "root": root, "quadratic": quadratic, "sine": sine}
 
 
 class Interpolant(GaussianPath):

@@ -8,6 +8,7 @@ from stats import assert_mean, standard_errors
 import sdeflow as sf
 from sdeflow.errors import ArgumentError
 from sdeflow.models import ActionMatching
+from sdeflow.models.times import Grid, Importance
 from sdeflow.processes.boundary import as_time
 
 PATH = sf.paths.VariancePreservingPath(0.5, 6.0)
@@ -50,7 +51,8 @@ def test_the_loss_is_half_the_distance_to_the_flow():
 
 
 def test_log_prob_with_the_exact_action():
-    model = ActionMatching(potential, TRUTH.at(0.0), path=PATH)
+    model = ActionMatching(potential, normal(), path=PATH)
+    model.base = TRUTH.at(0.0)  # which the path really begins with
     x = LAW.draw(3, seed=2)
     close(model.log_prob(x, solver={"rtol": 1e-9}), TRUTH.log_prob(1.0, x), 1e-6)
 
@@ -68,3 +70,25 @@ def test_it_trains_and_has_no_score():
         ActionMatching(potential, normal(), path="line")
     with pytest.raises(ArgumentError, match="one number a row"):
         ActionMatching(lambda t, x: x, normal()).velocity(0.5, torch.zeros(1, 2).double())
+
+
+@pytest.mark.parametrize("time", ["logit-normal", "lognormal", Grid([0.1, 0.5])], ids=str)
+def test_times_of_another_weight_are_refused(time):
+    """The action is an integral over all times: with other weights its minimum is not the flow's."""
+    with pytest.raises(ArgumentError, match="no weight that undoes"):
+        ActionMatching(potential, normal(), path=PATH, time=time)
+
+
+def test_importance_keeps_the_action():
+    """With their weights the losses of two laws of times have one mean: 1 number at 6 standard errors, 40000 samples."""
+    x, density = LAW.draw(40_000, seed=0), lambda t: 0.2 + t
+    uniform, weighted = (
+        ActionMatching(potential, normal(), path=PATH, time=time).loss(x, seed=1, reduction="none")
+        for time in ("uniform", Importance(density))
+    )
+    assert_mean(uniform - weighted, 0.0)
+
+
+def test_a_base_that_is_not_the_paths_own_is_refused():
+    with pytest.raises(ArgumentError, match="its own"):
+        ActionMatching(potential, LAW, path=PATH)

@@ -69,7 +69,7 @@ def test_loss_is_one_whatever_is_predicted(name, predicts):
     close(model.loss(x, seed=2, reduction="none"), (s.squeeze(1) ** 2 * error), 1e-8)
     g2 = process.schedule.squared_diffusion(t)
     weights = {
-        "likelihood": g2 / 2,
+        "likelihood": (end - start) * g2 / 2,
         "min-snr": (a / s).square().clamp_max(5) * s**4 / a**2,
         "edm": ((s / a) ** 2 + 0.25) / (0.5 * s / a) ** 2 * s**4 / a**2,
         "data": s**4 / a**2,
@@ -125,14 +125,49 @@ def test_the_likelihood_weighting_bounds_the_likelihood():
     x = LAW.draw(30_000, seed=0)
     exact = DenoisingScoreMatching(truth.score, process, (2,), predicts="score", weighting="likelihood")
     normal = DenoisingScoreMatching(lambda t, x: -x, process, (2,), predicts="score", weighting="likelihood")
-    start, end = process.interval
-    gap = (end - start) * (normal.loss(x, seed=1, reduction="none") - exact.loss(x, seed=1, reduction="none"))
+    start, _ = process.interval
+    gap = normal.loss(x, seed=1, reduction="none") - exact.loss(x, seed=1, reduction="none")
     noised = truth.sample(start, 30_000, seed=2)
     divergence = truth.log_prob(start, noised) - torch.distributions.Normal(0.0, 1.0).log_prob(noised).sum(1)
     error = (gap.var() + divergence.var()).sqrt() / 30_000**0.5
     # for an exact Gaussian reversal the bound is attained (Song et al., 2021, theorem 2)
     assert abs(gap.mean() - divergence.mean()) < 6 * error
     assert abs(gap.mean() / 2 - divergence.mean()) > 6 * error
+
+
+TIMESTEPS = ScheduledDiffusion(sf.paths.DiscreteSchedule(torch.linspace(1e-4, 0.02, 1000)))
+
+
+@pytest.mark.parametrize("time", ["uniform", "importance"])
+@pytest.mark.parametrize(
+    "process",
+    [
+        sf.processes.OrnsteinUhlenbeck(0.5, 0.0, 1.0, interval=(0.01, 1.01)),
+        sf.processes.OrnsteinUhlenbeck(0.5, 0.0, 1.0, interval=(0.01, 5.01)),
+        TIMESTEPS,
+    ],
+    ids=["T=1", "T=5", "timesteps"],
+)
+def test_the_likelihood_weighting_is_an_integral_over_time(process, time):
+    """Scores that are off by ±1 exceed the exact one's loss by ½∫g² dt on average, whatever the unit of time.
+
+    1 number at 6 standard errors, 20000 samples of ½(L(c) + L(−c)) − L(0), of which only the times vary.
+    """
+    truth, schedule = LAW.along(process), process.schedule
+    start, end = process.interval
+    law = "uniform" if time == "uniform" else Importance(lambda t: schedule.squared_diffusion(t))
+    x, losses = LAW.draw(20_000, seed=0), {}
+    for off in (-1.0, 0.0, 1.0):
+        net = lambda t, x, c=off: truth.score(t, x) + c * torch.tensor([0.6, 0.8])  # noqa: E731
+        model = DenoisingScoreMatching(net, process, (2,), predicts="score", weighting="likelihood", time=law)
+        losses[off] = model.loss(x, seed=1, reduction="none")
+    excess = (losses[1.0] + losses[-1.0]) / 2 - losses[0.0]
+    middles = start + (end - start) * (torch.arange(9990, dtype=torch.float64) + 0.5) / 9990
+    expected = 0.5 * (end - start) * schedule.squared_diffusion(middles).mean()
+    if time == "uniform" and process is TIMESTEPS:
+        assert_mean(excess, expected)
+    else:  # g² is constant, or what the times are drawn by
+        close(excess.mean(), expected, 1e-3)
 
 
 # --- the processes -----------------------------------------------------------------------------------------------------

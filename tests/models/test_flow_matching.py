@@ -222,7 +222,7 @@ def test_any_base_with_a_seed_leaves_the_global_generator():
         ({"path": PairPath(0.1)}, "PairPath, is not"),
         ({"path": sf.paths.BridgePath()}, "BridgePath, is not"),
         ({"base": LAW}, "is not N"),
-        ({"path": sf.paths.VarianceExplodingPath()}, "is not N"),
+        ({"path": sf.paths.CosinePath(), "base": normal(2, 2.0)}, "is not N"),
     ],
 )
 def test_conversions_are_refused_where_they_do_not_hold(options, words):
@@ -234,6 +234,22 @@ def test_conversions_are_refused_where_they_do_not_hold(options, words):
             ask()
     assert model.ode().schedule is None
     assert model.velocity(0.5, x).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "path", [*PATHS.values(), sf.paths.SubVariancePreservingPath()], ids=lambda p: type(p).__name__
+)
+def test_a_path_that_begins_with_some_of_the_data_has_its_own_base(path):
+    """Any base is taken where a = 0 at the start, so that its draws are what the path begins with; else one alone."""
+    own = normal(2, path.base_deviation)
+    assert FlowMatching(network(), own, path=path).schedule is not None
+    assert FlowMatching(network(), path.base((2,)), path=path).schedule is not None
+    for other in (normal(2, 2.5), normal(2, path.base_deviation, mean=0.5), LAW):
+        if path.schedule.a(0.0) > 1e-3:
+            with pytest.raises(ArgumentError, match=r"its own, path\.base\(\(2,\)\)"):
+                FlowMatching(network(), other, path=path)
+        else:
+            FlowMatching(network(), other, path=path).loss(LAW.draw(2, seed=0))
 
 
 def test_the_line_between_independent_pairs_has_a_score():

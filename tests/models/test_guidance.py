@@ -63,6 +63,49 @@ def test_guided_flow_samples_the_component():
         close(direct, bent.velocity(0.5, x[:3]))
 
 
+PATHS = {
+    "linear": sf.paths.LinearPath(),
+    "cosine": sf.paths.CosinePath(),
+    "vp": sf.paths.VariancePreservingPath(),
+    "sub-vp": sf.paths.SubVariancePreservingPath(),
+    "ve": sf.paths.VarianceExplodingPath(0.02, 8.0),
+    "edm": sf.paths.EDMPath(0.02, 8.0),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_guided_flow_goes_all_the_way_to_the_data(name):
+    """At t = 1, where s is 0 and its slope may be infinite, an addition to the score is a finite one to the velocity."""
+    path = PATHS[name]
+    schedule = path.schedule
+    truth, part = LAW.along(schedule), ONE.along(schedule)
+    model = FlowMatching(truth.velocity, normal(2, path.base_deviation), path=path)
+    bent = guided(model, grad_log_posterior(schedule))
+    assert bent.interval[1] == 1.0
+    x = ONE.draw(4, seed=0)
+    for t in (0.3, 0.999, 1 - 1e-9, 1.0):
+        close(bent.velocity(t, x), part.velocity(t, x), 1e-6)
+    begun = part.at(bent.interval[0])
+    bent.base = begun  # the law that the component has there, so that the flow is its own
+    close(bent.log_prob(x, solver={"rtol": 1e-8}), part.at(1.0).log_prob(x), 1e-5)
+    assert bent.sample(3, seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize("predicts", ["data", "noise", "score", "velocity"])
+def test_what_the_pull_is_to_each_prediction(predicts):
+    """An addition to the score by way of the prediction and back, on a model of one's own."""
+
+    class Own(sf.models.GenerativeModel):
+        def losses(self, x, x0, draws, **condition):
+            raise AssertionError
+
+    net, schedule, x = network(), sf.paths.LinearPath().schedule, LAW.draw(3, seed=0)
+    model = Own(net, normal(), predicts=predicts, schedule=schedule)
+    pulled = guided(model, lambda t, x: 1 + x, 0.7)
+    for t in (0.05, 0.5, 0.95):
+        close(pulled.score(t, x) - model.score(t, x), 0.7 * (1 + x), 1e-8)
+
+
 def test_doob_on_the_process_is_the_same_guidance():
     """sde.condition(∇log p(y | x)) on the reversal and the guided model's own reversal have one drift."""
     *_, (model, schedule) = models()

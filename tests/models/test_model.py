@@ -1,6 +1,7 @@
 """The base class: a user's model in under 30 lines, devices of randomness, and time laws."""
 
 import inspect
+import io
 
 import pytest
 import torch
@@ -151,3 +152,62 @@ def test_grid_has_its_times_equally_often():
     assert_mean(counts, 1 / 3)
     with pytest.raises(ArgumentError, match="empty"):
         times.Grid([])
+
+
+EVERY = {
+    "flow matching": lambda net, base, **o: sf.models.FlowMatching(net, base, **o),
+    "bridge matching": lambda net, base, **o: sf.models.BridgeMatching(net, base, **o),
+    "interpolant": lambda net, base, **o: sf.models.StochasticInterpolant(net, base, score_net=net, **o),
+    "Schrödinger bridge": lambda net, base, **o: sf.models.SchrodingerBridge(net, net, base, **o),
+    "action matching": lambda net, base, **o: sf.models.ActionMatching(
+        sf.networks.MLP(2, width=8, scalar=True).double(), base, **o
+    ),
+    "rectified flow": lambda net, base, **o: sf.models.RectifiedFlow(net, base, **o),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_given_pairs_are_given(name):
+    """A model of pairs does not make up the partners of its data."""
+    x = LAW.draw(4, seed=0)
+    with pytest.raises(ArgumentError, match="give x0="):
+        EVERY[name](network(), normal(), coupling="given").loss(x, seed=0)
+    assert EVERY[name](network(), normal(), coupling="given").loss(x, x0=x - 1, seed=0).isfinite()
+    assert EVERY[name](network(), normal()).loss(x, seed=0).isfinite()
+
+
+def squared(t):
+    return t.square()
+
+
+VP = sf.processes.VariancePreserving()
+KEPT = {
+    **EVERY,
+    "trigonometric": lambda net, base: sf.models.StochasticInterpolant(
+        net, base, score_net=net, path=sf.paths.Interpolant("trigonometric", "sine")
+    ),
+    "no noise": lambda net, base: sf.models.FlowMatching(net, base, path=sf.paths.Interpolant(noise="none")),
+    "quadratic": lambda net, base: sf.models.FlowMatching(net, base, path=sf.paths.Interpolant(noise="quadratic")),
+    "score matching": lambda net, base: sf.models.ScoreMatching(net, base),
+    "continuous flow": lambda net, base: sf.models.ContinuousFlow(net, base),
+    "a function for a weight": lambda net, base: sf.models.DenoisingScoreMatching(net, VP, (2,), weighting=squared),
+    "guided": lambda net, base: sf.models.guided(sf.models.FlowMatching(net, base), network(1)),
+    "classifier-free": lambda net, base: sf.models.classifier_free(
+        sf.models.FlowMatching(network(classes=3), base), 2.0, {"label": torch.tensor(-1)}
+    ),
+    **{
+        weighting: lambda net, base, w=weighting: sf.models.DenoisingScoreMatching(net, VP, (2,), weighting=w)
+        for weighting in ("variance", "likelihood", "data", "edm", "min-snr")
+    },
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_model_is_kept_as_a_whole(name):
+    """torch.save takes it, and what is loaded has the same loss."""
+    model, file = KEPT[name](network(), normal()), io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    x, told = LAW.draw(4, seed=0), ({"label": torch.tensor(1)} if name == "classifier-free" else {})
+    assert torch.equal(again.loss(x, seed=0, **told), model.loss(x, seed=0, **told))

@@ -65,7 +65,7 @@ def test_annealing_visits_every_mode():
 
 
 def test_annealing_steps_are_those_of_the_paper():
-    """With N steps a level the step is α_i = ε σ_i²/σ_L² : the drift times dt is α_i·score, the noise √(2α_i)."""
+    """With N steps a level the drift times dt is κs²/N = α_i/2 times the score, and the noise √(2κs²/N) = √α_i."""
     schedule = sf.paths.EDMSchedule(0.1, 10.0)
     process = AnnealedLangevin(lambda t, x: torch.ones_like(x) * t, schedule, [4.0, 1.0, 0.5], rate=0.3)
     x = torch.zeros(1, 1, dtype=torch.float64)
@@ -73,6 +73,23 @@ def test_annealing_steps_are_those_of_the_paper():
         close(process.drift(r, x), torch.full_like(x, 0.3 * level**2 * level))
         close(process.diffusion(r, x), torch.tensor((2 * 0.3 * level**2) ** 0.5).double(), 1e-7)
     assert process.interval == (0.0, 3.0)
+
+
+def test_annealing_is_the_update_of_the_paper():
+    """x + ½α score + √α z with α_i = ε σ_i²/σ_L², ε = 2κσ_L²/N, for one level after another: 8 numbers at 6 standard errors.
+
+    The score is a constant, so the mean of a level's steps is ½Nα·score and their variance Nα; without the factor 2 in ε both
+    are twice as large.
+    """
+    schedule, levels, rate, steps, n = sf.paths.EDMSchedule(0.1, 10.0), [2.0, 1.0, 0.5], 0.3, 5, 20_000
+    process = AnnealedLangevin(lambda t, x: 3 + 0 * x, schedule, levels, rate=rate)
+    zeros = torch.zeros(n, 1, dtype=torch.float64)
+    x = sf.solve(process, zeros, [0.0, 1.0, 2.0, 3.0], steps=15, seed=0, method="euler-maruyama").x
+    epsilon = 2 * rate * levels[-1] ** 2 / steps
+    for level, moved in zip(levels, x.diff(dim=0), strict=True):
+        alpha = epsilon * level**2 / levels[-1] ** 2
+        assert_moments(moved, steps * alpha / 2 * 3, steps * alpha)
+        assert standard_errors(moved, steps * alpha / 4 * 3) > 6
 
 
 def test_every_step_of_a_grid_is_at_its_own_level():

@@ -8,7 +8,7 @@ from stats import assert_mean, assert_moments, standard_errors
 import sdeflow as sf
 from sdeflow.errors import ArgumentError
 from sdeflow.models import SchrodingerBridge, StochasticInterpolant
-from sdeflow.paths import Draws, GaussianPath, Interpolant, Purpose
+from sdeflow.paths import Draws, GaussianPath, Interpolant, PairPath, Purpose
 from sdeflow.processes import CustomSchedule
 
 NOISES = {
@@ -206,6 +206,24 @@ def test_bridge_conditional_velocity_by_the_formula():
     close(path.std(torch.tensor(t), (x0, x1)), torch.tensor(0.7 * (t * (1 - t)) ** 0.5).double(), 1e-6)
 
 
+def line(t, z):
+    return torch.lerp(*z, t)
+
+
+def with_score(path, **options):
+    return StochasticInterpolant(network(), normal(), score_net=network(1), path=path, **options)
+
+
+def test_a_score_is_learned_where_the_noise_is_a_function_of_time():
+    """Also where it is another for each coordinate; without a score_net any path between pairs has a flow."""
+    widths = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    for path in (PairPath(0.1), GaussianPath(line, lambda t, z: widths * (1 + t))):
+        std = path.std(torch.tensor(0.5), (widths, widths))
+        close(with_score(path).score(0.5, widths[None]), -network(1)(0.5, widths[None]) / std)
+    for path in (PairPath(), GaussianPath(line, lambda t, z: 0.1 + z[1].abs())):
+        assert StochasticInterpolant(network(), normal(), path=path).loss(LAW.draw(3, seed=0), seed=0) > 0
+
+
 @pytest.mark.parametrize(
     "ask, words",
     [
@@ -217,6 +235,10 @@ def test_bridge_conditional_velocity_by_the_formula():
         (lambda: StochasticInterpolant(network(), normal(), path=sf.paths.LinearPath()), "between pairs"),
         (lambda: StochasticInterpolant(network(), normal(), score_predicts="eta"), "'noise'"),
         (lambda: StochasticInterpolant(network(), normal(), score_net=3), "score_net is int"),
+        (lambda: with_score(Interpolant(noise="none")), "no noise at t"),
+        (lambda: with_score(PairPath(), score_predicts="score"), "no noise at t"),
+        (lambda: with_score(GaussianPath(line, lambda t, z: 0.1 + z[1].abs())), "depends on z"),
+        (lambda: with_score(GaussianPath(line, lambda t, z: 1 + (z[0] > 0))), "depends on z"),
         (lambda: Interpolant(scale=0.0), "noise='none'"),
         (lambda: Interpolant("straight"), "'linear'"),
         (lambda: SchrodingerBridge(network(), network(), normal(), sigma=-1.0), "σ > 0"),

@@ -36,6 +36,18 @@ def test_rounding_makes_no_time_an_end(name, interval):
     torch.testing.assert_close(seen.double(), t, rtol=1e-7, atol=1e-44)
 
 
+@pytest.mark.parametrize("interval", [(0.0, 1.0), (0.1, 0.7)])
+@pytest.mark.parametrize("law", [*LAWS.values(), Grid([0.2, 0.5])], ids=[*LAWS, "grid"])
+def test_a_law_is_unbiased_where_its_weighted_means_are_those_of_uniform_times(law, interval):
+    """By quadrature in u: the means of t and of t²."""
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    t, weight = law.quantile(u, interval, sf.processes.VariancePreserving().schedule)
+    start, end = interval
+    means = torch.stack([(weight * t).mean(), (weight * t * t).mean()])
+    uniform = torch.tensor([(start + end) / 2, (start**2 + start * end + end**2) / 3], dtype=torch.float64)
+    assert law.unbiased == bool(((means - uniform).abs() < 1e-4).all())
+
+
 def test_times_of_a_grid_are_as_they_are_given():
     """A network that counts timesteps is given 0 and 999, and not their neighbours."""
     x = torch.zeros(len(U), 2)
