@@ -74,7 +74,7 @@ def bench(
     Every run is written to OUT/PROBLEM.json as soon as it is made. After Ctrl-C, the same command takes over what was
     done and goes on, unless the process has changed. Failures are rows, not gaps.
     """
-    console = Console()
+    console = Console(emoji=False)
     try:
         if compare_with is not None:
             raise typer.Exit(_compare(console, *compare_with))

@@ -19,6 +19,7 @@ from sdeflow.errors import SdeflowError, nearest
 __all__ = ["SETS", "Samples", "read", "write"]
 
 POINTS = 10_000  # of a toy law
+LABEL = "label"  # the column of a .csv file, and the tensor of others, that says the class of each row
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +121,10 @@ def from_pt(path: Path) -> Samples:
 def by_name(found: dict[str, Any]) -> Samples:
     if not isinstance(found.get("x"), Tensor):
         raise ValueError(f"it holds {', '.join(map(str, found))}; a tensor 'x' is needed, and 'label' may be there.")
-    label = found.get("label")
-    return Samples(found["x"], None if label is None else label.long())
+    label = found.get(LABEL)
+    if label is not None and label.shape != found["x"].shape[:1]:
+        raise ValueError(f"there are labels of shape {tuple(label.shape)} for {len(found['x'])} rows; give one a row.")
+    return Samples(found["x"], None if label is None else whole(label))
 
 
 def from_csv(path: Path) -> Samples:
@@ -142,7 +145,20 @@ def from_csv(path: Path) -> Samples:
             values.append([float(word) for word in row])
         except ValueError as error:
             raise ValueError(f"row {number} of data: {error}.") from None
-    return Samples(torch.tensor(values, dtype=torch.float64), columns=columns)
+    x = torch.tensor(values, dtype=torch.float64)
+    if LABEL not in columns or len(columns) < 2:
+        return Samples(x, columns=columns)
+    place = columns.index(LABEL)
+    others = [k for k in range(len(columns)) if k != place]
+    return Samples(x[:, others], whole(x[:, place]), columns=[columns[k] for k in others])
+
+
+def whole(label: Tensor) -> Tensor:
+    """Labels as they are counted: 0, 1, 2, …"""
+    bad = ~((label >= 0) & (label == label.round()) & label.isfinite())
+    if bool(bad.any()):
+        raise ValueError(f"the label {label[bad][0]:g} is no class; classes are whole numbers from 0 on.")
+    return label.long()
 
 
 READERS: dict[str, Callable[[Path], Samples]] = {

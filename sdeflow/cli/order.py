@@ -55,7 +55,7 @@ def order(
 
     After Ctrl-C, what was measured is shown and stored, and a sentence says how to measure the rest.
     """
-    console = Console()
+    console = Console(emoji=False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,10 +17,11 @@ import torch
 
 import sdeflow
 from sdeflow.analysis import Problem, problems
-from sdeflow.errors import SdeflowError
+from sdeflow.errors import ArgumentError, SdeflowError
 from sdeflow.processes import Process
 from sdeflow.solvers import methods as registry
 from sdeflow.solvers.methods import noise_class
+from sdeflow.training.own import object_at
 
 __all__ = ["fitting_methods", "load", "numbers", "one_source", "own_code", "problem_of"]
 
@@ -49,7 +48,7 @@ def one_source(problem: object, place: str | None, x0: str | None) -> None:
 
 
 @contextmanager
-def own_code(place: str | None) -> Iterator[None]:
+def own_code(place: str | None, option: str = "--process") -> Iterator[None]:
     """What a user's own code raises, as a sentence that says where; what the code of others raises passes through."""
     try:
         yield
@@ -65,30 +64,15 @@ def own_code(place: str | None) -> Iterator[None]:
         else:
             raise
         said = error.msg if isinstance(error, SyntaxError) else str(error).strip()
-        raise SdeflowError(f"--process {place}: {type(error).__name__} in {where}: {said}") from error
+        raise SdeflowError(f"{option} {place}: {type(error).__name__} in {where}: {said}") from error
 
 
 def load(place: str) -> Any:
     """What ``my_module:my_sde`` names; the current folder is searched first."""
-    module, colon, name = place.partition(":")
-    if not (module and colon and name):
-        raise SdeflowError(
-            f"--process {place}: write MODULE:NAME, such as my_module:my_sde for my_sde in my_module.py."
-        )
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise SdeflowError(
-            f"--process {place}: there is no module {module!r} here or among the installed ones."
-        ) from None
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise SdeflowError(f"--process {place}: {module} has no {part!r}.")
-        found = getattr(found, part)
+        found = object_at(place)
+    except ArgumentError as error:
+        raise SdeflowError(f"--process {error}") from None
     return found if isinstance(found, (Process, Problem)) or not callable(found) else found()
 
 

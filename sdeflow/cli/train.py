@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,39 +12,55 @@ from rich.console import Console
 from rich.markup import escape
 
 from sdeflow.cli.data_files import SETS, Samples, read
-from sdeflow.cli.trained import Trained, picture, said_in_a_sentence, shown, units_of
+from sdeflow.cli.recipe import network_of, recipe_of
+from sdeflow.cli.trained import Trained, in_its_words, picture, said_in_a_sentence, shown, units_of
 from sdeflow.data import LevelImages
 from sdeflow.errors import ArgumentError, SdeflowError, TrainingError
 from sdeflow.extras import MissingExtraError
 from sdeflow.models import GenerativeModel
-from sdeflow.training import Run, build, fit
-from sdeflow.training.recipes import KINDS
+from sdeflow.training import Run, build, completed, fit
+from sdeflow.training.recipes import KINDS, PARTS
 
 __all__ = ["train"]
 
 INTERRUPTED = 130
-# A perceptron of this size takes half a minute for points in the plane, and is sharp there; its own default is a fast one.
-SIZES = {"mlp": {"width": 128, "depth": 4}, "unet": {}}
 WATCHED = 500  # rows of the held-out data that are looked at while training
 EXACT = 16  # dimensions up to which the likelihood is watched, and the loss beyond: each costs a product a look
+
+
+def _names(part: str) -> str:
+    return ", ".join(PARTS[part])
 
 
 def train(
     data: Annotated[str, typer.Argument(help=f"A .npy, .npz, .pt or .csv file of rows, or one of {', '.join(SETS)}.")],
     out: Annotated[Path, typer.Option(help="The folder of the run; made if need be.")] = Path("run"),
     kind: Annotated[str, typer.Option(help=f"Of model: {', '.join(KINDS)}.")] = "flow-matching",
-    path: Annotated[
-        str | None, typer.Option(help="Of flow-matching: linear, cosine, vp, sub-vp, ve, edm, pair.")
+    path: Annotated[str | None, typer.Option(help=f"Of flow-matching: {_names('path')}.")] = None,
+    process: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of score, edm and learned-reversal: {_names('process')}, or your own as MODULE:NAME. That of a "
+            "learned reversal moves the rows in their own units."
+        ),
     ] = None,
-    process: Annotated[str | None, typer.Option(help="Of score: vp, sub-vp, ve, cosine.")] = None,
-    base: Annotated[str | None, typer.Option(help="normal or eight-gaussians.")] = None,
-    network: Annotated[str | None, typer.Option(help="mlp or unet; a unet for images by default.")] = None,
+    base: Annotated[str | None, typer.Option(help=f"Where samples start: {_names('base')}, or MODULE:NAME.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help=f"{_names('network')}, or MODULE:NAME; a unet for images by default.")
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Of the network.")] = None,
     depth: Annotated[int | None, typer.Option(help="Its hidden layers, or the levels of a unet.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Of the model, such as coupling=optimal-transport or weighting=edm.")
+        list[str] | None,
+        typer.Option(
+            help="Of the model, such as coupling=optimal-transport or weighting=edm; of a part of it, such as "
+            "process.sigma=0.5 or base.deviation=2."
+        ),
     ] = None,
     conditional: Annotated[bool, typer.Option("--conditional", help="Learn the law for each label.")] = False,
+    drop_labels: Annotated[
+        float | None, typer.Option(help="The part of the rows without their label in a step: for --guidance of sample.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of training, those of an interrupted run included.")] = 5000,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 256,
     optimiser: Annotated[str, typer.Option(help="adam or adamw.")] = "adam",
@@ -74,35 +89,34 @@ def train(
         samples = read(data, seed)
         label = samples.label if conditional else None
         if conditional and label is None:
-            raise SdeflowError(f"--conditional: {data} has no labels; a .pt or .npz file may have 'x' and 'label'.")
+            raise SdeflowError(
+                f"--conditional: {data} has no labels: a .pt or .npz file may have 'x' and 'label', a .csv file a column "
+                f"'label'."
+            )
+        if drop_labels is not None and not conditional:
+            raise SdeflowError(f"--drop-labels {drop_labels}: there are labels to drop with --conditional only.")
         event = list(samples.x.shape[1:])
         rows = int(held_out * len(samples.x))
         learned, watched = samples.split(rows, seed) if rows else (samples, None)
         plain = raw or samples.levels > 0  # levels lie on [−1, 1] already
-        name = network or ("unet" if _is_image(event) else "mlp")
-        sizes = {"width": width, "levels" if name == "unet" else "depth": depth}
-        sizes = {**SIZES.get(name, {}), **{key: value for key, value in sizes.items() if value is not None}}
+        net = network_of(network, event, width, depth)
         if label is not None:
-            sizes["classes"] = int(label.max()) + 1
-        parts = {"path": path, "process": process, "base": base}
-        recipe: dict[str, Any] = {
-            "kind": kind,
-            "event": event,
-            "network": {"name": name, **sizes},
-            **{part: value for part, value in parts.items() if value is not None},
-            "options": dict(_option(word) for word in option or []),
-            "data": {
-                "source": data,
-                "seed": seed,
-                "held_out": rows,
-                "levels": samples.levels,
-                "columns": samples.columns,
-                "classes": sizes.get("classes") or 0,
-                **({"shift": 0.0, "scale": 1.0} if plain else units_of(learned.x)),
-            },
+            net["classes"] = int(label.max()) + 1
+        parts = {"network": net, "path": path, "process": process, "base": base}
+        recipe = recipe_of(kind, event, parts, option or [])
+        recipe["data"] = {
+            "source": data,
+            "seed": seed,
+            "held_out": rows,
+            "levels": samples.levels,
+            "columns": samples.columns,
+            "classes": net.get("classes", 0),
+            "drop_labels": drop_labels or 0.0,
+            **({"shift": 0.0, "scale": 1.0} if plain else units_of(learned.x)),
         }
+        recipe = completed(recipe, learned.x, seed=seed)
         model = build(recipe, seed=seed)
-        trained = Trained(model, recipe["data"])
+        trained = Trained(model, recipe)
         names = ("x", "label") if conditional else ("x",)
         likely = samples.x[0].numel() <= EXACT and _has_flow(model)
         console.print(f"{escape(_heading(model, learned, watched))}", highlight=False, soft_wrap=True)
@@ -125,6 +139,7 @@ def train(
                 evaluate_every=evaluate_every,
                 patience=patience,
                 criterion="log_prob" if likely else "loss",
+                drop_labels=drop_labels,
                 folder=out,
                 save_every=save_every,
                 resume=resume,
@@ -132,13 +147,11 @@ def train(
                 progress=sys.stderr.isatty(),
             )
         except KeyboardInterrupt as interrupt:
-            console.print(escape(_as_a_command(interrupt)), highlight=False, soft_wrap=True)
+            console.print(escape(in_its_words(interrupt)), highlight=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
         except SystemExit:  # SIGTERM: fit has said what it has written
             console.print("The same command with --resume goes on from there.", highlight=False)
             raise
-        except ArgumentError as error:
-            raise SdeflowError(_as_a_command(error)) from None
         except TrainingError as error:
             _draw(out, error.run, likely)
             raise
@@ -151,27 +164,6 @@ def train(
         )
 
     said_in_a_sentence("train", work)
-
-
-def _as_a_command(said: BaseException) -> str:
-    """A sentence of fit, in the words of the command line."""
-    words = str(said).replace("the same call with resume=True", "the same command with --resume")
-    return words.replace("resume=True", "--resume")
-
-
-def _option(word: str) -> tuple[str, Any]:
-    """``name=value``; a value is a number, true or false where it reads as one, else a word."""
-    name, equals, value = word.partition("=")
-    if not (name and equals):
-        raise SdeflowError(f"--option {word}: write NAME=VALUE, such as coupling=optimal-transport.")
-    try:
-        return name.replace("-", "_"), json.loads(value)
-    except json.JSONDecodeError:
-        return name.replace("-", "_"), value
-
-
-def _is_image(event: list[int]) -> bool:
-    return len(event) in (2, 3) and min(event[-2:]) > 1 and all(side % 2 == 0 for side in event[-2:])
 
 
 def _has_flow(model: GenerativeModel) -> bool:
@@ -218,11 +210,7 @@ def _draw(out: Path, run: Run, likely: bool) -> bool:
 
 def _draw_samples(out: Path, trained: Trained, samples: Samples, seed: int) -> bool:
     few = shown(samples)
-    condition = {}
-    if trained.data["classes"]:
-        condition["label"] = torch.arange(len(few)) % trained.data["classes"]
     count = min(len(few), 40) if few[0].numel() > EXACT else len(few)
-    condition = {name: value[:count] for name, value in condition.items()}
-    made = trained.look(count, seed, **condition)
+    made = trained.look(count, seed, **trained.each_label(count))
     picture(out / "samples.png", {"data": few, "model": made}, trained.data["columns"])
     return True

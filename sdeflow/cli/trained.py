@@ -14,25 +14,45 @@ from rich.markup import escape
 from torch import Tensor
 
 from sdeflow.cli.data_files import Samples
+from sdeflow.cli.own_process import own_code
 from sdeflow.errors import ArgumentError, SdeflowError
-from sdeflow.models import GenerativeModel
+from sdeflow.models import GenerativeModel, classifier_free
 from sdeflow.training import load
 from sdeflow.training.checkpoint import read
+from sdeflow.training.recipes import KINDS
 
-__all__ = ["Trained", "picture", "said_in_a_sentence", "units_of"]
+__all__ = ["Trained", "in_its_words", "picture", "said_in_a_sentence", "units_of"]
 
 LOOSE = {"rtol": 1e-3, "atol": 1e-3}  # of a flow that is looked at
-STEPS = 200  # of a process with noise that is looked at
 ROWS, COLUMNS = 4, 10  # of images
+
+
+WORDS = {  # of the library, and of the command line
+    "the same call with resume=True": "the same command with --resume",
+    "resume=True": "--resume",
+    "there is sf.models.LearnedReversal": "there is --kind learned-reversal",
+    "or use SchrodingerBridge, which": "or use --kind schrodinger-bridge, which",
+    "DenoisingScoreMatching has all three": "--kind score has all three",
+    "What was computed is in the error's .solution; on_failure='return' returns it.": "Say --steps with a larger number.",
+}
+
+
+def in_its_words(said: BaseException) -> str:
+    """A sentence of the library, and the notes on it, in the words of the command line."""
+    words = " ".join([str(said), *getattr(said, "__notes__", [])])
+    for call, command in WORDS.items():
+        words = words.replace(call, command)
+    return words
 
 
 def said_in_a_sentence(command: str, work: Callable[[Console], None]) -> None:
     """Run a command on one thread; errors made on purpose are a line, and the exit code 1."""
-    console = Console()
+    console = Console(emoji=False)  # my_module:x: is no picture of a cross
     try:
-        work(console)
+        with own_code("own code", option="your"):
+            work(console)
     except (SdeflowError, OSError) as error:
-        console.print(f"[red]sdeflow {command}:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]sdeflow {command}:[/red] {escape(in_its_words(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 
@@ -45,19 +65,19 @@ def units_of(x: Tensor) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A model, and how its data were prepared.
+    """A model, and how it and its data were made.
 
     Attributes:
         model: With its weights.
-        data: What the recipe says of the data: ``source``, ``seed``, ``held_out``, ``levels``, ``columns``, and ``shift`` and
-            ``scale``, by which x = shift + scale·z.
+        recipe: As ``sdeflow train`` has written it. Its ``"data"`` has ``source``, ``seed``, ``held_out``, ``levels``,
+            ``columns``, ``classes``, ``drop_labels``, and ``shift`` and ``scale``, by which x = shift + scale·z.
     """
 
     model: GenerativeModel
-    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
 
     @staticmethod
-    def of(folder: Path, which: str = "average") -> Trained:
+    def of(folder: Path, which: str = "average", own_code: bool = False) -> Trained:
         """What ``sdeflow train`` has left in a folder.
 
         Raises:
@@ -68,23 +88,54 @@ class Trained:
             raise ArgumentError(
                 f"{folder} was not written by sdeflow train: it does not say what the model and its data are."
             )
-        model = load(folder, which=which)
+        model = load(folder, which=which, own_code=own_code)
         assert isinstance(model, GenerativeModel)
-        return Trained(model.eval(), recipe["data"])
+        return Trained(model.eval(), recipe)
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the recipe says of the data."""
+        found: Mapping[str, Any] = self.recipe["data"]
+        return found
 
     @property
     def event(self) -> tuple[int, ...]:
         return tuple(self.model.base.event_shape)
 
+    @property
+    def knows_no_label(self) -> bool:
+        """Whether it has seen rows without their label, or knows no labels at all."""
+        return not self.data["classes"] or self.data.get("drop_labels", 0.0) > 0
+
+    def each_label(self, rows: int) -> dict[str, Any]:
+        """The labels in turn."""
+        classes = self.data["classes"]
+        return {"label": torch.arange(rows) % classes} if classes else {}
+
     def condition(self, label: int | None, rows: int) -> dict[str, Any]:
-        """The label as the model takes it; None is no label in particular."""
+        """The label as the model takes it. None is no label in particular: all in turn where it has not learned without."""
         classes = self.data["classes"]
         if label is None:
-            return {}
+            return {} if self.knows_no_label else self.each_label(rows)
         if not 0 <= label < classes:
             known = f"labels from 0 to {classes - 1}" if classes else "no labels: train it with --conditional"
             raise SdeflowError(f"--label {label}: this model knows {known}.")
         return {"label": torch.full((rows,), label)}
+
+    def guided(self, scale: float, label: int | None) -> GenerativeModel:
+        """The model with classifier-free guidance towards a label.
+
+        Raises:
+            SdeflowError: It has not learned without labels, or there is no label.
+        """
+        if not self.data["classes"] or not self.knows_no_label:
+            raise SdeflowError(
+                f"--guidance {scale:g}: this model was not trained for guidance, which takes it with labels and without; "
+                f"train it with --conditional --drop-labels 0.1."
+            )
+        if label is None:
+            raise SdeflowError(f"--guidance {scale:g}: say towards which label, such as --label 0.")
+        return classifier_free(self.model, scale, {"label": torch.tensor(-1)})
 
     def inward(self, x: Tensor) -> Tensor:
         """Data as the model sees them."""
@@ -101,9 +152,14 @@ class Trained:
         scale: Tensor = torch.tensor(self.data["scale"]).log().expand(self.event)
         return float(scale.sum())
 
+    @property
+    def noisy(self) -> dict[str, Any]:
+        """How a process with noise is solved where nothing is said."""
+        return dict(KINDS[self.recipe["kind"]].noisy)
+
     def look(self, n: int, seed: int, **condition: Any) -> Tensor:
         """n samples to look at."""
-        solver = LOOSE if self.model.carrier(**condition).noise == "none" else {"steps": STEPS}
+        solver = LOOSE if self.model.carrier(**condition).noise == "none" else self.noisy
         return self.outward(self.model.sample(n, seed=seed, solver=solver, **condition))
 
 

@@ -47,7 +47,7 @@ class _ByRow(Coupling):
     """Base and data as their rows have it."""
 
     def partners(self, x0: Tensor, x1: Tensor, draws: Draws) -> Tensor:
-        return torch.arange(len(x1), device=x1.device)
+        return rows(x1)
 
     def __call__(self, x0: Tensor, x1: Tensor, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
         return x0, x1
@@ -81,7 +81,8 @@ class OptimalTransport(Coupling):
     """
 
     def partners(self, x0: Tensor, x1: Tensor, draws: Draws) -> Tensor:
-        return assign(squared_distances(x1, x0)).to(x1.device)
+        costs = squared_distances(x1, x0)
+        return assign(costs).to(x1.device) if are_finite(costs) else rows(x1)
 
 
 class Entropic(Coupling):
@@ -106,13 +107,25 @@ class Entropic(Coupling):
             raise ArgumentError(f"regularisation={regularisation!r}: give ε > 0; OptimalTransport() is the limit at 0.")
 
     def partners(self, x0: Tensor, x1: Tensor, draws: Draws) -> Tensor:
-        plan = sinkhorn(squared_distances(x0, x1), self.regularisation)
+        costs = squared_distances(x0, x1)
+        if not are_finite(costs):
+            return rows(x1)
+        plan = sinkhorn(costs, self.regularisation)
         cumulative = (plan + math.log(len(x1))).exp().cumsum(0).mT.contiguous()  # of each column, whose sum is 1
         uniform = draws.uniforms(Purpose.COUPLING, (len(x1), 1), x1.device)
         return torch.searchsorted(cumulative, uniform).squeeze(1).clamp_max(len(x0) - 1)
 
     def __repr__(self) -> str:
         return f"Entropic({self.regularisation:g})"
+
+
+def rows(x: Tensor) -> Tensor:
+    return torch.arange(len(x), device=x.device)
+
+
+def are_finite(costs: Tensor) -> bool:
+    """Whether there is a plan: else pairs stay as they are, and what is made of them, such as a loss, is not finite either."""
+    return bool(costs.isfinite().all())
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

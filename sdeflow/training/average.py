@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sdeflow.training.state import plain
+
 __all__ = ["Average"]
 
 
@@ -24,7 +26,7 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.names, self.parameters = zip(
-            *((name, value) for name, value in model.named_parameters() if value.requires_grad), strict=True
+            *((plain(name), value) for name, value in model.named_parameters() if value.requires_grad), strict=True
         )
         self.values = [value.detach().clone() for value in self.parameters]
 

@@ -101,8 +101,8 @@ class Draws(Batches):
 class Loader(Batches):
     """The batches of a ``DataLoader``, epoch after epoch; on being taken up again, past ones are not loaded."""
 
-    def __init__(self, loader: DataLoader[Any], seed: int, names: Sequence[str | None]) -> None:
-        self.loader, self.seed, self.names = loader, seed, names
+    def __init__(self, loader: DataLoader[Any], seed: int, names: Sequence[str | None], chosen: bool = True) -> None:
+        self.loader, self.seed, self.names, self.chosen = loader, seed, names, chosen
         self.position, self.parts = [0, 0], None
         sized = not isinstance(loader.dataset, IterableDataset)
         self.description = {
@@ -117,6 +117,11 @@ class Loader(Batches):
             self._batches = epoch(self.loader, self.seed, *self.position)
         for batch in self._batches:
             self.position[1] += 1
+            if not self.chosen and isinstance(batch, Mapping) and set(batch) > set(self.names):
+                raise ArgumentError(
+                    f"the batches have {', '.join(map(repr, batch))}, and names= does not say which are used: give "
+                    f"names={tuple(batch)!r} for all of them, or those to be used; one of them is 'x'."
+                )
             return parts_of(batch, self.names)
         if self.position[1] == 0:
             raise ArgumentError(
@@ -127,25 +132,33 @@ class Loader(Batches):
         return self.take()
 
 
-def as_batches(data: Any, size: int, seed: int, names: Sequence[str | None]) -> Batches:
+def as_batches(data: Any, size: int, seed: int, names: Sequence[str | None], chosen: bool = True) -> Batches:
     """Whatever training data are given as, as batches.
+
+    Arguments:
+        data: The data.
+        size: Rows in a batch.
+        seed: Of their order.
+        names: Of the parts of a batch.
+        chosen: Whether somebody said the names, and other parts of dictionaries are left out on purpose.
 
     Raises:
         ArgumentError: They are of no known kind, or empty.
     """
     if isinstance(data, DataLoader):
-        return Loader(data, seed, names)
+        return Loader(data, seed, names, chosen)
     if isinstance(data, Distribution):
         if not data.event_shape or data.batch_shape:
             raise ArgumentError(f"the law of the data, {data}, is not one law of whole events.")
         return Draws(data, size)
     if isinstance(data, Dataset) and not isinstance(data, TensorDataset):
         if isinstance(data, IterableDataset):
-            return Loader(DataLoader(data, batch_size=size), seed, names)
+            return Loader(DataLoader(data, batch_size=size), seed, names, chosen)
         rows = len(data)  # type: ignore[arg-type]
         if not rows:
             raise ArgumentError("the data set is empty.")
-        return Loader(DataLoader(data, batch_size=min(size, rows), shuffle=True, drop_last=True), seed, names)
+        loader = DataLoader(data, batch_size=min(size, rows), shuffle=True, drop_last=True)
+        return Loader(loader, seed, names, chosen)
     width = data.bin_width if isinstance(data, LevelImages) else 0.0
     return Rows(as_rows(data, names), size, seed, width)
 

@@ -47,7 +47,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         ArgumentError: The record is not JSON.
     """
     safetensors = require("safetensors.torch", extra="train", purpose="a checkpoint")
-    tensors = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
+    tensors = apart(checkpoint.tensors)
     try:
         record = json.dumps(checkpoint.record)
     except TypeError as error:
@@ -56,6 +56,18 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     partial = path.with_name(path.name + ".partial")
     safetensors.save_file(tensors, str(partial), metadata=metadata)
     put_in_place(partial, path)
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors, each in memory of its own, as the format wants them: a view of another one is written out."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, value in tensors.items():
+        value = value.detach().contiguous()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in places else value
+        places.add(place)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

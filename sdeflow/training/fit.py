@@ -19,8 +19,10 @@ from sdeflow.training.batches import as_batches
 from sdeflow.training.checkpoint import FILE, Checkpoint, read
 from sdeflow.training.held_out import HeldOut
 from sdeflow.training.interruption import Interruption
+from sdeflow.training.loaders import generators_of
 from sdeflow.training.loop import conclude, go
-from sdeflow.training.randomness import isolated
+from sdeflow.training.modes import learning
+from sdeflow.training.randomness import as_before, isolated
 from sdeflow.training.run import Run
 from sdeflow.training.settings import Settings, check_names, whole
 from sdeflow.training.training import Training, arguments_of
@@ -53,6 +55,7 @@ def fit(
     evaluate_every: int = 500,
     patience: int | None = None,
     criterion: str = "log_prob",
+    drop_labels: float | None = None,
     solver: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     save_every: int = 1000,
@@ -60,12 +63,13 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Run:
-    r"""Train a model, on Lightning Fabric; afterwards the model has the averaged weights.
+    r"""Train a model, on Lightning Fabric; afterwards the model has the averaged weights and is in evaluation mode.
 
     With a ``seed`` a run is a function of its arguments: of the order of the data, the noise, dropout. Step k draws from
     generators that are seeded with (seed, k), so a run that was interrupted and taken up again has the losses of one that was
-    not, to the last bit on the same machine. The global generators are as before afterwards. The model is trained on the
-    device on which it is, and data come to it there, their floating-point parts in its dtype.
+    not, to the last bit on the same machine. The global generators, and those of a loader, are as before afterwards. The
+    model is trained on the device on which it is, and data come to it there, their floating-point parts in its dtype. It is
+    put in training mode; where it is in it already, parts that you put in evaluation mode stay as they are.
 
     Arguments:
         model: A module with ``loss(x, **condition)``: any of :mod:`sdeflow.models`, or your own.
@@ -73,7 +77,7 @@ def fit(
             anew in each step), a law to draw from, or a data set or loader of ``torch.utils.data``.
         steps: How many steps, those of an interrupted run included.
         names: What the parts of a batch are, ``("x", "label")``: x, and keyword arguments of the loss; None for a part that
-            is not used. The keys of a dictionary by default, else ``("x",)``.
+            is not used. By default the keys of a dictionary of tensors, else ``("x",)``.
         batch_size: Rows in a step; a loader has its own.
         optimiser: ``"adam"``, ``"adamw"``, or what is called with (parameters, lr=…), such as ``torch.optim.SGD``.
         learning_rate: Its rate, at the end of the warm-up.
@@ -83,13 +87,17 @@ def fit(
         ema: The decay of the average of the weights per step; 0 for none. In step k it is at most k/(9 + k).
         precision: ``"full"`` (that of the model), ``"bf16-mixed"`` or ``"16-mixed"``.
         seed: Of everything that is random; None draws one, ``run.seed``.
-        held_out: Data to watch, of the same parts as ``data``.
+        held_out: Data to watch, of the same parts as ``data``. Two rows are evaluated before the first step, to be sure that
+            they can be; the run is the same without.
         evaluate_every: Steps between two looks at them.
         patience: Looks without an improvement after which training stops, with the best weights. None: only look.
         criterion: ``"log_prob"`` of the averaged weights, or ``"loss"``, its negative, for models without a likelihood.
+        drop_labels: The part of the rows whose ``label`` is −1, none, in a step: what
+            :func:`~sdeflow.models.classifier_free` guidance is trained with. Held-out rows keep theirs.
         solver: Options of the flow for ``"log_prob"``: tolerances, ``divergence``, ….
         folder: Where checkpoints and a readable ``run.json`` go; None keeps nothing.
-        save_every: Steps between two checkpoints; one is also written at the end, and on Ctrl-C or SIGTERM.
+        save_every: Steps between two checkpoints; one is also written at the end, on Ctrl-C or SIGTERM, and after an error,
+            which says so in a note.
         resume: Go on with the run in the folder if there is one. With a constant learning rate ``steps`` may be larger.
         recipe: What :func:`sdeflow.training.build` made the model from; with it ``sf.load(folder)`` needs no model.
         progress: Whether to show a bar with loss and rate.
@@ -109,6 +117,7 @@ def fit(
     began = time.perf_counter()
     environments = require("lightning_fabric.plugins.environments", extra="train", purpose="sf.fit")
     require("safetensors", extra="train", purpose="sf.fit")
+    chosen = names is not None
     names = check_names(_names(data) if names is None else names)
     whole("save_every", save_every, 1)
     settings = Settings(
@@ -125,6 +134,7 @@ def fit(
         evaluate_every=evaluate_every,
         patience=patience,
         criterion=criterion,
+        drop_labels=drop_labels,
     )
     if patience is not None and held_out is None:
         raise ArgumentError(f"patience={patience} needs data to watch: give held_out=….")
@@ -145,10 +155,11 @@ def fit(
         # One process, whatever the variables of a cluster's scheduler say.
         plugins=[environments.LightningEnvironment()],
     )
-    with isolated(device), Interruption() as interruption:
+    generators = [*generators_of(data), *generators_of(held_out)]
+    with isolated(device), as_before(generators), learning(model), Interruption() as interruption:
         training = Training(
             model,
-            as_batches(data, batch_size, seed, names),
+            as_batches(data, batch_size, seed, names, chosen),
             settings,
             _of_one_loss(make(parameters, lr=settings.learning_rate)),
             fabric,
@@ -159,6 +170,7 @@ def fit(
         )
         if stored is not None:
             training.restore(stored, str(place))
+        training.try_look()
         go(training, interruption, place, save_every, progress)
         return conclude(training, interruption, place, time.perf_counter() - began)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from sdeflow.errors import ArgumentError, SolveError
 from sdeflow.training.batches import Batch, as_rows, parts_of
+from sdeflow.training.loaders import generators_of
+from sdeflow.training.modes import evaluating
 from sdeflow.training.randomness import Purpose, key, seed_torch
 
 __all__ = ["CRITERIA", "HeldOut"]
@@ -69,21 +72,24 @@ class HeldOut:
         for batch in self.loader:
             yield parts_of(batch, self.names)
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> tuple[float, float]:
-        """(mean, standard error); a flow that cannot be solved has a likelihood of −∞."""
-        was_training = model.training
-        model.eval()
+    def first(self, rows: int) -> Iterator[Batch]:
+        """Some rows of the first batch."""
+        for batch in islice(self.batches(), 1):
+            yield tuple(part[:rows] if part.ndim else part for part in batch)
+
+    def evaluate(self, model: nn.Module, device: torch.device, rows: int | None = None) -> tuple[float, float]:
+        """(mean, standard error), of all rows or of the first ones; a flow that cannot be solved has a likelihood of −∞."""
         seed_torch(self.key, device)
+        for generator in generators_of(self.loader):
+            generator.manual_seed(self.key)
         values = []
         try:
-            with torch.no_grad():
-                for batch in self.batches():
+            with evaluating(model), torch.no_grad():
+                for batch in self.batches() if rows is None else self.first(rows):
                     arguments = self.arguments(batch)
                     values.append(self.criterion(model, arguments.pop("x"), self.solver, arguments).double().flatten())
         except SolveError:
             return -math.inf, math.nan
-        finally:
-            model.train(was_training)
         if not values:
             raise ArgumentError("held_out has no rows; give at least one.")
         every = torch.cat(values)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sdeflow.training.randomness import Purpose, isolated, key, seed_everything
 
-__all__ = ["epoch"]
+__all__ = ["epoch", "generators_of"]
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,14 @@ class Keyed(Dataset[Any]):
         return self.__getitems__([pair])[0]
 
 
+def generators_of(loader: Any) -> list[torch.Generator]:
+    """Those that a loader and its samplers draw from; of what is no loader, none."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(part, "generator", None) for part in parts]
+    return [value for value in found if isinstance(value, torch.Generator)]
+
+
 def epoch(loader: DataLoader[Any], seed: int, number: int, first: int) -> Iterator[Any]:
     """The batches of an epoch from number ``first`` on.
 
@@ -45,9 +53,8 @@ def epoch(loader: DataLoader[Any], seed: int, number: int, first: int) -> Iterat
     """
     value = key(seed, Purpose.ORDER, number)
     sampler: Any = loader.sampler
-    for generator in (loader.generator, getattr(sampler, "generator", None)):
-        if generator is not None:
-            generator.manual_seed(value)
+    for generator in generators_of(loader):
+        generator.manual_seed(value)
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(number)
     if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):

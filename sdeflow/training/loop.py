@@ -19,10 +19,21 @@ __all__ = ["conclude", "go"]
 
 SHOWN = 100  # steps that the loss on the bar is the mean of
 REFRESH = 0.2  # seconds
+KEPT = "The model has the weights it came to; without a folder there is no checkpoint to go on from."
 
 
 def go(training: Training, interruption: Interruption, folder: Path | None, save_every: int, progress: bool) -> None:
     """Take the steps that are left; afterwards ``training.status`` says why there are no more."""
+    try:
+        take_steps(training, interruption, folder, save_every, progress)
+    except Exception as error:
+        rescue(training, folder, error)
+        raise
+
+
+def take_steps(
+    training: Training, interruption: Interruption, folder: Path | None, save_every: int, progress: bool
+) -> None:
     settings = training.settings
     training.status = "finished"
     with tqdm(total=settings.steps, initial=training.step, disable=not progress, desc="fit", unit="step") as bar:
@@ -47,6 +58,36 @@ def go(training: Training, interruption: Interruption, folder: Path | None, save
         else:
             training.look()
         show(bar, training)
+
+
+def rescue(training: Training, folder: Path | None, error: Exception) -> None:
+    """After an error between two steps: keep what was computed, and say in the error where it is."""
+    training.status = "interrupted"
+    if training.step and training.whole:
+        kept = KEPT
+        if folder is not None:
+            try:
+                training.save(folder)
+                kept = goes_on(folder)
+            except Exception as unwritten:
+                kept = f"It could not be written to {folder}: {unwritten}"
+        add(error, f"{stopped(training)} {kept}")
+    training.average.swap()
+
+
+def add(error: Exception, sentence: str) -> None:
+    if sys.version_info >= (3, 11):
+        error.add_note(sentence)
+    else:
+        print(sentence, file=sys.stderr)
+
+
+def stopped(training: Training) -> str:
+    return f"sf.fit stopped at step {training.step} of {training.settings.steps}."
+
+
+def goes_on(folder: Path) -> str:
+    return f"All of it is in {folder}: the same call with resume=True goes on from there."
 
 
 def show(bar: tqdm, training: Training) -> None:
@@ -84,11 +125,7 @@ def conclude(training: Training, interruption: Interruption, folder: Path | None
             run,
         )
     if interruption.signal is not None:
-        sentence = f"sf.fit stopped at step {training.step} of {training.settings.steps}. " + (
-            f"All of it is in {folder}: the same call with resume=True goes on from there."
-            if folder is not None
-            else "The model has the weights it came to; without a folder there is no checkpoint to go on from."
-        )
+        sentence = f"{stopped(training)} {KEPT if folder is None else goes_on(folder)}"
         if interruption.signal == signal.SIGINT:
             raise KeyboardInterrupt(sentence)
         print(sentence, file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import lru_cache
@@ -13,7 +13,7 @@ import torch
 
 from sdeflow.brownian.philox import words
 
-__all__ = ["Purpose", "isolated", "key", "seed_everything", "seed_torch"]
+__all__ = ["Purpose", "as_before", "isolated", "key", "seed_everything", "seed_torch"]
 
 STREAM = 32  # of keyed draws: none of the library's own
 WORD32, GOLDEN = 2**32, 0x9E3779B1
@@ -64,3 +64,14 @@ def isolated(device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+@contextmanager
+def as_before(generators: Iterable[torch.Generator]) -> Iterator[None]:
+    """Whatever is seeded or drawn inside, these generators are as before afterwards."""
+    states = [(generator, generator.get_state()) for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)

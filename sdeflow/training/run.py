@@ -16,7 +16,8 @@ class Run:
     """The result of :func:`sdeflow.fit`.
 
     Attributes:
-        model: The model that was given, with the averaged weights, or the best ones where training watched for them.
+        model: The model that was given, in evaluation mode, with the averaged weights, or the best ones where training watched
+            for them.
         losses: The training loss of each step, float64, ``(steps,)``, those before an interruption included.
         held_out: One entry for each evaluation: ``step``, ``value`` (the mean of the criterion, larger is better) and
             ``stderr``.

@@ -38,6 +38,7 @@ class Settings:
     evaluate_every: int
     patience: int | None
     criterion: str
+    drop_labels: float | None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("evaluate_every", 1), ("patience", 1)):
@@ -48,6 +49,12 @@ class Settings:
             raise ArgumentError(f"clip={self.clip!r}: give the largest norm of a gradient, > 0, or None.")
         if not 0 <= finite_number("ema", self.average) < 1:
             raise ArgumentError(f"ema={self.average!r}: give a decay from 0 (no average) to below 1.")
+        if self.drop_labels is not None and not 0 < finite_number("drop_labels", self.drop_labels) < 1:
+            raise ArgumentError(f"drop_labels={self.drop_labels!r}: give a part of the rows, between 0 and 1, or None.")
+        if self.drop_labels is not None and "label" not in self.names:
+            raise ArgumentError(
+                f"drop_labels={self.drop_labels!r} needs labels, and the parts of a batch are {self.names}; name one 'label'."
+            )
         choose("schedule", self.schedule, SCHEDULES)
         choose("precision", self.precision, PRECISIONS)
         choose("criterion", self.criterion, CRITERIA)

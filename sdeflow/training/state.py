@@ -11,11 +11,18 @@ from torch.optim import Optimizer
 
 from sdeflow.errors import ArgumentError
 
-__all__ = ["load_optimiser", "load_weights", "optimiser_state", "weights"]
+__all__ = ["load_optimiser", "load_weights", "optimiser_state", "plain", "put", "weights"]
+
+COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it wraps
+
+
+def plain(name: str) -> str:
+    """The name that a weight has in the model that is not compiled: both are the same model."""
+    return name.replace(COMPILED, "")
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers; of tied ones the first name stands for all.
+    """Parameters and persistent buffers, by their plain names; of tied ones the first name stands for all.
 
     Raises:
         ArgumentError: The state of the model holds something that is no tensor.
@@ -29,7 +36,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
             )
         if id(value) not in seen:
             seen.add(id(value))
-            found[name] = value.detach()
+            found[plain(name)] = value.detach()
     return found
 
 
@@ -49,7 +56,25 @@ def load_weights(model: nn.Module, values: Mapping[str, Tensor], source: str) ->
             )
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(values[name])
+            put(value, values[name], name)
+
+
+def put(value: Tensor, new: Tensor, name: str = "a buffer") -> None:
+    """Copy numbers into a tensor; where an expanded one has many elements in one place, that place is written once.
+
+    Raises:
+        ArgumentError: The elements of one place are to be different numbers.
+    """
+    for axis, stride in enumerate(value.stride()):
+        if stride == 0 and value.shape[axis] > 1:
+            one = new.narrow(axis, 0, 1)
+            if not bool((one.eq(new) | new.ne(new)).all()):
+                raise ArgumentError(
+                    f"{name} is expanded along axis {axis}, one number for all, and is to be different ones; give it memory "
+                    f"of its own: .clone()."
+                )
+            value, new = value.narrow(axis, 0, 1), one
+    value.copy_(new)
 
 
 def _describe(value: Tensor | None) -> str:

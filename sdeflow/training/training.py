@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sdeflow.errors import ArgumentError
+from sdeflow.models import drop_conditions
 from sdeflow.training.average import Average
 from sdeflow.training.batches import Batch, Batches
 from sdeflow.training.checkpoint import FILE, Checkpoint, write, write_text
 from sdeflow.training.held_out import HeldOut
-from sdeflow.training.randomness import Purpose, key, seed_torch
+from sdeflow.training.modes import uncompiled
+from sdeflow.training.randomness import Purpose, isolated, key, seed_torch
 from sdeflow.training.rates import rate
+from sdeflow.training.recipes import check_same_recipe
 from sdeflow.training.settings import Settings
-from sdeflow.training.state import load_optimiser, load_weights, optimiser_state, weights
+from sdeflow.training.state import load_optimiser, load_weights, optimiser_state, plain, put, weights
 
 __all__ = ["Training", "arguments_of"]
 
@@ -61,12 +64,16 @@ class Training:
         self.arguments = arguments_of(model, settings.names, device)
         self.rates = [group["lr"] for group in optimiser.param_groups]
         self.average = Average(model, settings.average)
-        parameters = dict(model.named_parameters(remove_duplicate=False))
+        parameters = {plain(name) for name, _ in model.named_parameters(remove_duplicate=False)}
         self.buffers = [value for name, value in weights(model).items() if name not in parameters]
         self.losses: list[float] = []
         self.looks: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
+        self.regular: dict[
+            str, Tensor
+        ] = {}  # the best but for the look at the end, which a run of more steps does not have
         self.status = "running"
+        self.whole = True  # but for the moment in which a step changes the weights
 
     @property
     def step(self) -> int:
@@ -74,32 +81,54 @@ class Training:
         return len(self.losses)
 
     def advance(self) -> bool:
-        """Take a step, and say whether the loss and its gradient were finite; where not, nothing was changed."""
+        """Take a step, and say whether the loss and its gradient were finite; where not, nothing was changed.
+
+        Nothing is either where reading the data or the loss raises.
+        """
+        position = list(self.batches.position)
+        before = [value.clone() for value in self.buffers]  # running statistics see the batch before the loss is known
+        taken = False
+        try:
+            taken = self.attempt()
+        finally:
+            if not taken:
+                self.batches.position[:] = position
+                self.put_buffers(before)
+        return taken
+
+    def attempt(self) -> bool:
+        """A step, of which the weights know nothing unless the loss and its gradient were finite."""
         step, settings = self.step, self.settings
         seed_torch(key(self.seed, Purpose.DATA, step), self.device)
         arguments = self.arguments(self.batches.take())
         seed_torch(key(self.seed, Purpose.STEP, step), self.device)  # whatever reading the data has drawn
+        if settings.drop_labels is not None:
+            arguments |= drop_conditions({"label": arguments["label"]}, {"label": -1}, settings.drop_labels)
         factor = rate(settings.schedule, step, settings.steps, settings.warmup)
         for group, value in zip(self.optimiser.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = value * factor
         for parameter in self.average.parameters:
             parameter.grad = None
-        before = [value.clone() for value in self.buffers]  # running statistics see the batch before the loss is known
         loss = self.differentiated(arguments)
         gradients = [value.grad for value in self.average.parameters if value.grad is not None]
         value, norm = float(loss.detach()), float(total_norm(gradients))  # all that comes to the host in a step
         # A scaler of 16-bit gradients tries scales that are too large, and skips those steps itself.
         if not (math.isfinite(value) and (settings.precision == "16-mixed" or math.isfinite(norm))):
-            with torch.no_grad():
-                for value, earlier in zip(self.buffers, before, strict=True):
-                    value.copy_(earlier)
             return False
         if settings.clip is not None and settings.clip < norm < math.inf:
             torch._foreach_mul_(gradients, settings.clip / norm)
+        self.whole = False
         (self.optimiser.optimizer if self.plain else self.optimiser).step()
         self.average.update(step + 1)
         self.losses.append(value)
+        self.whole = True
         return True
+
+    def put_buffers(self, earlier: list[Tensor]) -> None:
+        """Give the buffers the numbers that they had."""
+        with torch.no_grad():
+            for value, number in zip(self.buffers, earlier, strict=True):
+                put(value, number)
 
     def differentiated(self, arguments: dict[str, Any]) -> Tensor:
         """The loss of a batch, whose gradients are in the parameters."""
@@ -113,11 +142,30 @@ class Training:
         self.fabric.strategy.precision.unscale_gradients(self.optimiser)
         return loss
 
+    def try_look(self) -> None:
+        """Evaluate two rows of the held-out data, so that what is wrong is known before anything is computed.
+
+        The run is as without it, to the last bit: neither generators nor buffers keep a trace.
+
+        Raises:
+            ArgumentError: They do not fit the model, or the model has no such criterion.
+        """
+        if self.held_out is None:
+            return
+        before = [value.clone() for value in self.buffers]
+        try:
+            with isolated(self.device), uncompiled():
+                self.held_out.evaluate(self.model, self.device, rows=2)
+        except ArgumentError as error:
+            raise ArgumentError(f"held_out cannot be evaluated: {error}") from error
+        finally:
+            self.put_buffers(before)
+
     def look(self) -> bool:
         """Evaluate the held-out data if it is time, and say whether training is to stop."""
         settings = self.settings
-        due = self.step > 0 and (self.step % settings.evaluate_every == 0 or self.step == settings.steps)
-        if self.held_out is None or not due:
+        regular = self.step % settings.evaluate_every == 0
+        if self.held_out is None or self.step == 0 or not (regular or self.step == settings.steps):
             return False
         if not self.looks or self.looks[-1]["step"] < self.step:  # else it was looked at before the run was taken up
             with self.average.in_place():
@@ -125,6 +173,7 @@ class Training:
             earlier = max((look["value"] for look in self.looks), default=-math.inf)
             self.looks.append({"step": self.step, "value": value, "stderr": stderr})
             if settings.patience is not None and (value > earlier or not self.best):
+                self.regular = {} if regular else self.best
                 self.best = {name: tensor.clone() for name, tensor in self.average.state().items()}
         if settings.patience is None:
             return False
@@ -144,6 +193,7 @@ class Training:
             "average": self.average.state(),
             "optimiser": optimiser,
             "best": self.best,
+            "regular": self.regular,
         }
         tensors = {f"{part}.{name}": value for part, values in groups.items() for name, value in values.items()}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
@@ -180,6 +230,8 @@ class Training:
         """
         record = checkpoint.record
         self.settings.check_same(record["settings"], source)
+        if record["recipe"] is not None and self.recipe is not None:
+            check_same_recipe(record["recipe"], self.recipe, source)
         if record["data"] != self.batches.description:
             raise ArgumentError(
                 f"the run in {source} was made with other data ({record['data']}) than those that are given "
@@ -194,7 +246,18 @@ class Training:
             self.fabric.strategy.precision.scaler.load_state_dict(record["scaler"])
         self.losses = checkpoint.tensors["losses"].tolist()
         self.looks, self.best, self.status = record["held_out"], checkpoint.part("best"), record["status"]
+        self.regular = checkpoint.part("regular")
+        self.forget_last_look()
         self.batches.position[:] = record["position"]
+
+    def forget_last_look(self) -> None:
+        """Where a run of more steps goes on, the look at the end of the shorter one was none of its own."""
+        last = self.looks[-1]["step"] if self.looks else 0
+        if last % self.settings.evaluate_every == 0 or last >= self.settings.steps:
+            return
+        if self.best_step == last:
+            self.best, self.regular = self.regular, {}
+        self.looks.pop()
 
 
 def total_norm(gradients: list[Tensor]) -> Tensor:

@@ -100,6 +100,18 @@ def test_a_seed_is_the_coupling():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("coupling", [OptimalTransport(), Entropic(1.0)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.filterwarnings("error")
+def test_points_that_are_not_finite_come_through_to_the_loss(bad, coupling):
+    x0, x1 = batch(8, 6, 2)
+    x1[2, 1] = bad
+    paired, same = coupling(x0, x1)
+    assert torch.equal(paired, x0) and same is x1
+    model = sf.models.FlowMatching(lambda t, x: x, sf.paths.LinearPath().base((2,)), coupling=coupling)
+    assert not model.loss(x1.float(), seed=0).isfinite()
+
+
 def test_sinkhorn_says_when_it_stops_early():
     x0, x1 = batch(7, 10, 2)
     with pytest.warns(SdeflowWarning, match="greater regularisation"):
