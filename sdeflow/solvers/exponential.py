@@ -83,12 +83,11 @@ class ExponentialMultistep(ExponentialStepper):
     ) -> Advance:
         step, here, _ = leap_at(terms, times, x)
         data = denoised(terms, here, step.start, x)
-        y = held(terms, step, x, data)
-        if first is not None:
-            before, h_before = first
-            on = quotient(step.of_data * step.h, 2 * h_before)
-            y = plus(plus(y, on, data), -on, before)
-        return Advance(y, None, (data, step.h))
+        if first is None:
+            return Advance(held(terms, step, x, data), None, (data, step.h))
+        before, h_before = first
+        on = quotient(step.of_data * step.h, 2 * h_before)
+        return Advance(plus(held(terms, step, x, data, on), -on, before), None, (data, step.h))
 
 
 class ExponentialHeun(ExponentialStepper):

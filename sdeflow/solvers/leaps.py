@@ -279,9 +279,9 @@ def denoised(terms: Terms, field: At | None, level: Level, x: Tensor) -> Tensor:
     return terms.denoised(field, x) if s else x / a  # type: ignore[arg-type]
 
 
-def held(terms: Terms, step: Leap, x: Tensor, data: Tensor) -> Tensor:
-    """p x + q x̂₁ + r z."""
-    y = plus(x * like(step.of_x, x), step.of_data, data)
+def held(terms: Terms, step: Leap, x: Tensor, data: Tensor, more: Number = 0.0) -> Tensor:
+    """p x + q x̂₁ + r z, or with more of x̂₁."""
+    y = plus(x * like(step.of_x, x), step.of_data + more, data)
     if step.of_noise is None:
         return y
     assert terms.W is not None
