@@ -48,7 +48,7 @@ class ConditionEmbedding(nn.Module):
         self.labels = nn.Embedding(classes + 1, size) if classes else None
         self.contexts = nn.Linear(context, size) if context else None
 
-    def forward(self, rows: int, label: Tensor | None, context: Tensor | None) -> Tensor | None:
+    def forward(self, rows: int, label: Tensor | None = None, context: Tensor | None = None) -> Tensor | None:
         """The vector, or None where there is nothing to say."""
         total: Tensor | None = None
         if self.labels is not None:

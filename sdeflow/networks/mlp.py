@@ -62,31 +62,31 @@ class MLP(nn.Module):
         self.last = nn.Linear(width, 1 if scalar else dims)
 
     def _at_times(self, times: Tensor, like: Tensor, **condition: Any) -> Sequence[At]:
-        features = self.time(times)
+        features, said = self.time(times), self.condition(len(like), **condition)
         if type(self.first) is not nn.Linear or has_hooks(self.first):
-            return [partial(self._seen, one, **condition) for one in features.split(1)]
+            return [partial(self._seen, one, said) for one in features.split(1)]
         # The first layer is linear: what a time adds to it is the same for all rows.
         of_x, of_time = self.first.weight.split((self.first.in_features - self.time.size, self.time.size), dim=1)
-        shifts = nn.functional.linear(features, of_time, self.first.bias)
-        return [partial(self._shifted, shift, of_x.t(), **condition) for shift in shifts.unbind()]
+        shifts, of_x = nn.functional.linear(features, of_time, self.first.bias), of_x.t()
+        return [partial(self._shifted, shift, of_x, said) for shift in shifts.unbind()]
 
     @together(_at_times)
     def forward(
         self, t: Tensor | float, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
     ) -> Tensor:
-        return self._seen(self.time(as_times(t, x)), x, label=label, context=context)
+        return self._seen(self.time(as_times(t, x)), self.condition(len(x), label, context), x)
 
-    def _seen(self, time: Tensor, x: Tensor, **condition: Tensor | None) -> Tensor:
+    def _seen(self, time: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
         """The answer at a time that is given by its features, of one for all rows or one for each."""
-        return self._behind(self.first(torch.cat([x.flatten(1), time.expand(len(x), -1)], dim=1)), x, **condition)
+        return self._behind(self.first(torch.cat([x.flatten(1), time.expand(len(x), -1)], dim=1)), condition, x)
 
-    def _shifted(self, shift: Tensor, of_x: Tensor, x: Tensor, **condition: Tensor | None) -> Tensor:
+    def _shifted(self, shift: Tensor, of_x: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
         """The answer at a time that is given by what it adds to the first layer."""
-        return self._behind(torch.addmm(shift, x.flatten(1), of_x), x, **condition)
+        return self._behind(torch.addmm(shift, x.flatten(1), of_x), condition, x)
 
-    def _behind(self, h: Tensor, x: Tensor, label: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def _behind(self, h: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
         """What the layers behind the first make of it."""
-        if (condition := self.condition(len(x), label, context)) is not None:
+        if condition is not None:
             h = h + condition
         for layer in self.hidden:
             h = layer(nn.functional.silu(h))

@@ -62,21 +62,19 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(width, self.shape[0], 3, padding=1)
 
     def _at_times(self, times: Tensor, like: Tensor, **condition: Any) -> Sequence[At]:
-        seen = self.time(self.features(times))
-        return [partial(self._seen, embedding, **condition) for embedding in seen.split(1)]
+        seen, said = self.time(self.features(times)), self.condition(len(like), **condition)
+        return [partial(self._seen, embedding, said) for embedding in seen.split(1)]
 
     @together(_at_times)
     def forward(
         self, t: Tensor | float, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
     ) -> Tensor:
-        return self._seen(self.time(self.features(as_times(t, x))), x, label=label, context=context)
+        return self._seen(self.time(self.features(as_times(t, x))), self.condition(len(x), label, context), x)
 
-    def _seen(
-        self, embedding: Tensor, x: Tensor, *, label: Tensor | None = None, context: Tensor | None = None
-    ) -> Tensor:
+    def _seen(self, embedding: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
         """The answer at a time that is given by its embedding, of one for all rows or one for each."""
         rows = len(x)
-        if (condition := self.condition(rows, label, context)) is not None:
+        if condition is not None:
             embedding = embedding + condition
         h = self.first(x.reshape(rows, *self.shape))
         skips = []

@@ -43,7 +43,7 @@ def fields_at(field: Any, times: Times | Tensor, like: Tensor, *first: Any, **co
         field: A method that was marked, an object with ``at_times(times, like)``, a module whose ``forward`` was
             marked, or any function of (t, x).
         times: Numbers, with shape ``(n,)``; for a network the tensor of them that it is promised.
-        like: A state, of which the dtype and the device count.
+        like: A state, of the shape, dtype and device of those to come.
         first: What the field is given before the time.
         condition: What it is given besides.
 
