@@ -72,7 +72,9 @@ def test_it_trains_and_has_no_score():
         ActionMatching(lambda t, x: x, normal()).velocity(0.5, torch.zeros(1, 2).double())
 
 
-@pytest.mark.parametrize("time", ["logit-normal", "lognormal", Grid([0.1, 0.5])], ids=str)
+@pytest.mark.parametrize(
+    "time", ["logit-normal", "lognormal", Grid([0.1, 0.5])], ids=["logit-normal", "lognormal", "grid"]
+)
 def test_times_of_another_weight_are_refused(time):
     """The action is an integral over all times: with other weights its minimum is not the flow's."""
     with pytest.raises(ArgumentError, match="no weight that undoes"):
